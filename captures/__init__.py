@@ -1,0 +1,1 @@
+"""Everything that turns bytes at rest into exchanges and back: captures, flow files, HAR, the store."""

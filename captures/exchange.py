@@ -1,0 +1,162 @@
+"""The exchange: one HTTP request and its answer, wherever they were seen.
+
+The JSON form is a contract of the command line (`exchanges --json`): field names and their order stay. Header names
+and values are text with one character per byte (latin-1), so that nothing is lost; times are UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+Headers = tuple[tuple[str, str], ...]
+Fact = Mapping[str, Any]  # {"fact": "update-check", ...}; plain JSON values only
+
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A message body after transfer- and content-decoding.
+
+    `size` and `sha256` describe the decoded bytes, `encoded_size` the bytes before content-decoding (equal where there
+    was no coding). `data` is there only while the bytes are held; a streamed body has None. A body that could not be
+    decoded is described as it came, and the exchange's problems say so.
+    """
+
+    size: int = 0
+    sha256: str = EMPTY_SHA256
+    encoded_size: int = 0
+    data: bytes | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, data: bytes, encoded_size: int | None = None) -> Body:
+        """The body that holds these (decoded) bytes."""
+        size = len(data) if encoded_size is None else encoded_size
+        return cls(len(data), hashlib.sha256(data).hexdigest(), size, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request; `target` is the request target as it stood on the wire, `version` is "1.0" or "1.1"."""
+
+    method: str
+    target: str
+    version: str = "1.1"
+    headers: Headers = ()
+    body: Body = Body()
+
+    @property
+    def host(self) -> str:
+        """The Host header, or an empty string."""
+        return header(self.headers, "host") or ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as plain JSON values."""
+        return {
+            "method": self.method,
+            "target": self.target,
+            "host": self.host,
+            "version": self.version,
+            "headers": [list(pair) for pair in self.headers],
+            "body": {"size": self.body.size, "sha256": self.body.sha256},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A final answer; 1xx answers that came before it are in `interim` (status, reason, headers)."""
+
+    status: int
+    reason: str = ""
+    version: str = "1.1"
+    headers: Headers = ()
+    body: Body = Body()
+    interim: tuple[tuple[int, str, Headers], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as plain JSON values."""
+        shown: dict[str, Any] = {
+            "status": self.status,
+            "reason": self.reason,
+            "version": self.version,
+            "headers": [list(pair) for pair in self.headers],
+            "body": {"size": self.body.size, "sha256": self.body.sha256, "encoded_size": self.body.encoded_size},
+        }
+        if self.interim:
+            shown["interim"] = [
+                {"status": status, "reason": reason, "headers": [list(pair) for pair in headers]}
+                for status, reason, headers in self.interim
+            ]
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer.
+
+    `request` and `response` are what the phone sent and what the server answered. Where upshim changed one of them,
+    `rewritten_request` is what the server was sent and `rewritten_response` what the phone was given. `client` and
+    `server` are "ip:port" ("[ip]:port" for IPv6). `complete` means that both messages were seen to their end.
+    """
+
+    capture: str
+    index: int
+    client: str
+    server: str
+    started: datetime
+    ended: datetime
+    request: Request
+    response: Response | None = None
+    complete: bool = True
+    problems: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    rewritten_request: Request | None = None
+    rewritten_response: Response | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of `exchanges --json`."""
+        shown: dict[str, Any] = {
+            "kind": "exchange",
+            "capture": self.capture,
+            "index": self.index,
+            "client": self.client,
+            "server": self.server,
+            "started": rfc3339(self.started),
+            "ended": rfc3339(self.ended),
+            "request": self.request.to_json(),
+            "response": None if self.response is None else self.response.to_json(),
+            "complete": self.complete,
+            "problems": list(self.problems),
+            "facts": [dict(fact) for fact in self.facts],
+        }
+        rewritten = {
+            "request": self.rewritten_request and self.rewritten_request.to_json(),
+            "response": self.rewritten_response and self.rewritten_response.to_json(),
+        }
+        if any(rewritten.values()):
+            shown["rewritten"] = {side: message for side, message in rewritten.items() if message}
+        return shown
+
+    def with_facts(self, facts: tuple[Fact, ...]) -> Exchange:
+        """The same exchange with these facts."""
+        return replace(self, facts=facts)
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """The first value of a header, its name compared without case."""
+    wanted = name.lower()
+    return next((value for key, value in headers if key.lower() == wanted), None)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time as UTC RFC 3339 with microseconds, the way every upshim output shows times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def endpoint(address: str, port: int) -> str:
+    """`ip:port`, or `[ip]:port` for IPv6."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

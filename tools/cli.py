@@ -1,0 +1,72 @@
+"""The `upshim` command: finds the verb, runs it, and turns unusable input into one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol, cast
+
+from tools.errors import EXIT_UNUSABLE, UnusableInput
+
+# Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
+VERBS: dict[str, str] = {}
+
+
+class Verb(Protocol):
+    """What a verb's module holds. The first line of its docstring is its help, the rest is shown below the options."""
+
+    __doc__: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the options."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do the work and return the exit code."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the complaint and exit 2."""
+        self.exit(EXIT_UNUSABLE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code (0 good, 1 the answer is no, 2 unusable input)."""
+    parser = OneLineParser(prog="upshim", description=__import__("tools").__doc__)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    words = list(sys.argv[1:] if argv is None else argv)
+    named = next((word for word in words if not word.startswith("-")), None)
+    for name, module_name in VERBS.items():
+        if name == named or named not in VERBS:
+            add_verb(verbs, name, cast(Verb, importlib.import_module(module_name)))
+        else:
+            verbs.add_parser(name)
+    args = parser.parse_args(words)
+    try:
+        return int(args.run(args))
+    except UnusableInput as error:
+        print(f"upshim {args.verb}: {error}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    except BrokenPipeError:
+        # The reader has gone (`| head`); keep the interpreter from complaining again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def add_verb(verbs: argparse._SubParsersAction[OneLineParser], name: str, module: Verb) -> None:
+    """Declare one verb from its module."""
+    summary, _, details = module.__doc__.partition("\n")
+    parser = verbs.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=details.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)

@@ -1,0 +1,11 @@
+"""How a verb ends: its exit codes, and the one error that is the user's to mend."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_PROBLEM = 1
+EXIT_UNUSABLE = 2
+
+
+class UnusableInput(Exception):  # noqa: N818 - it names the finding, not a fault of ours
+    """An input or option that cannot be used: one line on stderr, exit 2."""
