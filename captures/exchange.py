@@ -23,20 +23,24 @@ class Body:
     """A message body after transfer- and content-decoding.
 
     `size` and `sha256` describe the decoded bytes, `encoded_size` the bytes before content-decoding (equal where there
-    was no coding). `data` is there only while the bytes are held; a streamed body has None. A body that could not be
-    decoded is described as it came, and the exchange's problems say so.
+    was no coding); `encoded_sha256` names the encoded bytes where they differ. `data` is there only while the bytes are
+    held; a streamed body has None. A body that could not be decoded is described as it came, and the exchange's
+    problems say so.
     """
 
     size: int = 0
     sha256: str = EMPTY_SHA256
     encoded_size: int = 0
+    encoded_sha256: str | None = None
     data: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, data: bytes, encoded_size: int | None = None) -> Body:
-        """The body that holds these (decoded) bytes."""
-        size = len(data) if encoded_size is None else encoded_size
-        return cls(len(data), hashlib.sha256(data).hexdigest(), size, data)
+    def of(cls, data: bytes, encoded: bytes | None = None) -> Body:
+        """The body that holds these decoded bytes; `encoded` is how they came, where that differs."""
+        digest = hashlib.sha256(data).hexdigest()
+        if encoded is None or encoded == data:
+            return cls(len(data), digest, len(data), None, data)
+        return cls(len(data), digest, len(encoded), hashlib.sha256(encoded).hexdigest(), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,8 @@ class Exchange:
 
     `request` and `response` are what the phone sent and what the server answered. Where upshim changed one of them,
     `rewritten_request` is what the server was sent and `rewritten_response` what the phone was given. `client` and
-    `server` are "ip:port" ("[ip]:port" for IPv6). `complete` means that both messages were seen to their end.
+    `server` are "ip:port" ("[ip]:port" for IPv6); `connection` tells connections between the same endpoints apart.
+    `complete` means that both messages were seen to their end.
     """
 
     capture: str
@@ -116,6 +121,9 @@ class Exchange:
     facts: tuple[Fact, ...] = ()
     rewritten_request: Request | None = None
     rewritten_response: Response | None = None
+    connection: str = ""
+    request_ended: datetime | None = None
+    response_started: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One line of `exchanges --json`."""
@@ -125,7 +133,10 @@ class Exchange:
             "index": self.index,
             "client": self.client,
             "server": self.server,
+            "connection": self.connection,
             "started": rfc3339(self.started),
+            "request_ended": rfc3339(self.request_ended) if self.request_ended else None,
+            "response_started": rfc3339(self.response_started) if self.response_started else None,
             "ended": rfc3339(self.ended),
             "request": self.request.to_json(),
             "response": None if self.response is None else self.response.to_json(),
