@@ -1,0 +1,15 @@
+"""The error of this layer: a file that cannot be read as a capture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dissectors.errors import DissectError
+
+
+class CaptureError(Exception):
+    """A file is of no known kind, or damaged before anything of it could be read; one line names file and place."""
+
+    def __init__(self, path: Path | str, cause: DissectError | OSError | str) -> None:
+        reason = (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(cause)
+        super().__init__(f"{path}: {reason}")

@@ -1,0 +1,69 @@
+"""What a capture gives beside its exchanges: objects joined from partial answers, and the account of the capture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedObject:
+    """One resource put together from partial answers (RFC 9110 section 14) over any number of connections.
+
+    `size` is the whole object's as the answers tell it, `missing` the byte ranges (first, last) nobody sent. The hashes
+    are there only where nothing is missing. `exchanges` are the indexes of the exchanges that brought the parts.
+    """
+
+    capture: str
+    host: str
+    target: str
+    size: int
+    sha256: str | None
+    sha1: str | None
+    complete: bool
+    exchanges: tuple[int, ...] = ()
+    missing: tuple[tuple[int, int], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of `exchanges --json`."""
+        return {
+            "kind": "object",
+            "capture": self.capture,
+            "host": self.host,
+            "target": self.target,
+            "size": self.size,
+            "sha256": self.sha256,
+            "sha1": self.sha1,
+            "complete": self.complete,
+            "exchanges": list(self.exchanges),
+            "missing": [list(part) for part in self.missing],
+            "problems": list(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSummary:
+    """The account of one capture: what was in it, what of it was not read, and why.
+
+    `counts` are plain numbers by name; `problems` are about the capture, not about one exchange. `damaged` says that
+    the file itself ends early or is broken.
+    """
+
+    capture: str
+    format: str
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: tuple[str, ...] = ()
+    damaged: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of `exchanges --json`."""
+        return {
+            "kind": "capture",
+            "capture": self.capture,
+            "format": self.format,
+            "counts": dict(sorted(self.counts.items())),
+            "damaged": self.damaged,
+            "problems": list(self.problems),
+        }

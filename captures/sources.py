@@ -1,0 +1,102 @@
+"""Any capture in, exchanges out: chooses the reader by what a file holds, never by its name.
+
+A kind of capture is one line in `SOURCES`. Its reader is imported only when a file of its kind comes, and is a module
+with `read(path, options) -> Iterator[Item]`, which raises `CaptureError` where nothing of the file can be read; damage
+further in ends the reading with a `CaptureSummary` that names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+from captures.bodies import BodyFiles
+from captures.errors import CaptureError
+from captures.exchange import Exchange, Fact
+from captures.items import CaptureSummary, JoinedObject
+
+HEAD = 4096  # bytes a kind is told by
+HOLD = 1 << 20  # a body up to this size is held in memory with its exchange
+
+Item = Exchange | JoinedObject | CaptureSummary
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a reader is asked for. `bodies`: every body is also kept there; larger ones than `hold` are only hashed."""
+
+    hold: int = HOLD
+    bodies: BodyFiles | None = None
+    keylog: Path | None = None
+
+
+class Source(NamedTuple):
+    """One kind of capture: its name, how to tell it, and the module that reads it."""
+
+    name: str
+    sniff: Callable[[bytes, Path], bool]  # (first bytes, gzip undone; path) -> is it this kind?
+    module: str
+
+
+class Reader(Protocol):
+    """What a reader's module holds."""
+
+    def read(self, path: Path, options: ReadOptions) -> Iterator[Item]:
+        """The exchanges of one file in the order they began, then the objects joined from them, then the summary."""
+
+
+PACKET_FILES = (
+    *(b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d"),  # pcap: micro, nano
+    *(b"\x34\xcd\xb2\xa1", b"\xa1\xb2\xcd\x34"),  # pcap as patched by Kuznetzov
+    b"\x0a\x0d\x0d\x0a",  # pcapng
+    b"snoop\0\0\0",
+)
+
+SOURCES: tuple[Source, ...] = (
+    Source("packet capture", lambda head, _path: head.startswith(PACKET_FILES), "captures.packets"),
+)
+
+
+def read_exchanges(
+    path: Path,
+    options: ReadOptions | None = None,
+    facts_of: Callable[[Exchange], tuple[Fact, ...]] | None = None,
+) -> Iterator[Item]:
+    """Everything a capture holds, with facts. Raises `CaptureError` where it is no capture, or not to be read."""
+    for item in reader_of(path).read(path, options or ReadOptions()):
+        if facts_of is not None and isinstance(item, Exchange) and not item.facts:
+            yield replace(item, facts=facts_of(item))
+        else:
+            yield item
+
+
+def reader_of(path: Path) -> Reader:
+    """The reader for this file. Raises `CaptureError`."""
+    head = first_bytes(path)
+    for source in SOURCES:
+        if source.sniff(head, path):
+            return cast(Reader, importlib.import_module(source.module))
+    kinds = ", ".join(source.name for source in SOURCES)
+    found = repr(head[:8]) if head else "an empty file" if path.is_file() else "a directory"
+    raise CaptureError(path, f"at offset 0: expected {kinds}, found {found}")
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first bytes of a file, gzip undone; nothing for a directory. Raises `CaptureError`."""
+    if path.is_dir():
+        return b""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise CaptureError(path, error) from error
+    if not head.startswith(b"\x1f\x8b"):
+        return head
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, HEAD)
+    except zlib.error:
+        return head
