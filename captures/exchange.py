@@ -33,6 +33,7 @@ class Body:
     encoded_size: int = 0
     encoded_sha256: str | None = None
     data: bytes | None = field(default=None, compare=False, repr=False)
+    encoded: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, data: bytes, encoded: bytes | None = None) -> Body:
@@ -40,7 +41,7 @@ class Body:
         digest = hashlib.sha256(data).hexdigest()
         if encoded is None or encoded == data:
             return cls(len(data), digest, len(data), None, data)
-        return cls(len(data), digest, len(encoded), hashlib.sha256(encoded).hexdigest(), data)
+        return cls(len(data), digest, len(encoded), hashlib.sha256(encoded).hexdigest(), data, encoded)
 
 
 @dataclass(frozen=True, slots=True)

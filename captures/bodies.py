@@ -1,0 +1,85 @@
+"""Bodies as files named by the sha256 of their content: written once, shared by equal bodies, complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK = 1 << 18
+PREFIX = "incoming-"
+
+
+class BodyFiles:
+    """The `bodies/` folder of a recording; a body appears under its name only when it is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, sha256: str) -> Path:
+        """Where the body of this hash is, or would be."""
+        return self.folder / sha256
+
+    def put(self, sha256: str, data: bytes) -> None:
+        """Keep a body held in memory. Raises `OSError`."""
+        if not self.path(sha256).exists():
+            with self.incoming() as incoming:
+                incoming.file.write(data)
+                incoming.keep(sha256)
+
+    @contextlib.contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """A body that arrives in pieces; it is dropped unless `keep` was called."""
+        incoming = self.begin()
+        try:
+            yield incoming
+        finally:
+            incoming.drop()
+
+    def begin(self) -> Incoming:
+        """Start a body that arrives in pieces; the caller ends it with `keep` or `drop`. Raises `OSError`."""
+        handle, name = tempfile.mkstemp(prefix=f"{PREFIX}{os.getpid()}-", dir=self.folder)  # mkstemp makes it 0600
+        return Incoming(self, os.fdopen(handle, "wb"), Path(name))
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written. Raises `OSError`."""
+        for leftover in self.folder.glob(f"{PREFIX}*"):
+            writer = leftover.name.removeprefix(PREFIX).partition("-")[0]
+            if not (writer.isdecimal() and Path("/proc", writer).exists()):
+                leftover.unlink(missing_ok=True)
+
+    def open(self, sha256: str) -> BinaryIO:
+        """Open a body for reading. Raises `FileNotFoundError` where it was not kept."""
+        return self.path(sha256).open("rb")
+
+    def chunks(self, sha256: str) -> Iterator[bytes]:
+        """A body in pieces. Raises `FileNotFoundError` where it was not kept."""
+        with self.open(sha256) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+
+class Incoming:
+    """A body on its way into the folder."""
+
+    def __init__(self, bodies: BodyFiles, file: BinaryIO, name: Path) -> None:
+        self.file = file
+        self._bodies = bodies
+        self._name: Path | None = name
+
+    def keep(self, sha256: str) -> None:
+        """Give the body its name; an equal one that is already there stays."""
+        self.file.close()
+        if self._name is not None:
+            self._name.replace(self._bodies.path(sha256))
+            self._name = None
+
+    def drop(self) -> None:
+        """Forget the body; does nothing after `keep`."""
+        self.file.close()
+        if self._name is not None:
+            self._name.unlink(missing_ok=True)
+            self._name = None

@@ -1,0 +1,206 @@
+"""Recording while traffic flows: a bounded queue before a thread of its own that does all writing.
+
+The proxy never waits for a disk except where it asks for an acknowledgement, and then no longer than it says. When the
+queue is full or the disk fails, recording loses something and counts it; traffic goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from captures.bodies import Incoming
+from captures.exchange import Body, Exchange
+from captures.store import Store, StoreError
+
+MAX_QUEUED_BYTES = 64 << 20  # body bytes waiting for the disk
+MAX_QUEUED_EXCHANGES = 20_000
+MAX_BATCH = 500  # exchanges in one transaction
+
+Acknowledge = Callable[[bool], None]
+Observer = Callable[[Store, Exchange], None]
+
+
+@dataclass(slots=True)
+class StreamedBody:
+    """A body that is written as it passes; `lost` says that it will not be in the recording."""
+
+    incoming: Incoming | None = None
+    lost: bool = False
+
+
+@dataclass(slots=True)
+class _Chunk:
+    body: StreamedBody
+    data: bytes
+
+
+@dataclass(slots=True)
+class _End:
+    body: StreamedBody
+    sha256: str | None  # None: drop it
+
+
+@dataclass(slots=True)
+class _Row:
+    exchange: Exchange
+    acknowledge: Acknowledge
+
+
+class Recording:
+    """A store that is being written. Calls are cheap and never raise for a failing disk; `lost` counts by cause."""
+
+    def __init__(self, folder: Path, observer: Observer | None = None) -> None:
+        """Open or make the recording. `observer` sees each exchange after its commit, on the writer's thread.
+
+        Raises `StoreError`.
+        """
+        self.store = Store.create(folder)
+        self.lost: Counter[str] = Counter()
+        self.on_trouble: Callable[[str], None] = lambda _message: None
+        try:
+            self.store.bodies.sweep()
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot record here: {error.strerror}") from error
+        self._observer = observer
+        self._queue: deque[_Chunk | _End | _Row] = deque()
+        self._waiting_bytes = 0
+        self._waiting_rows = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="upshim-recording", daemon=True)
+        self._thread.start()
+
+    def stream(self) -> StreamedBody:
+        """Start a body that will arrive in pieces."""
+        return StreamedBody()
+
+    def chunk(self, body: StreamedBody, data: bytes) -> None:
+        """Hand over the next piece. If the disk cannot keep up, the whole body is left out of the recording."""
+        with self._changed:
+            if body.lost:
+                return
+            if self._waiting_bytes + len(data) > MAX_QUEUED_BYTES:
+                body.lost = True
+                self._lose("a body: the disk is too slow")
+                return
+            self._waiting_bytes += len(data)
+            self._queue.append(_Chunk(body, data))
+            self._changed.notify()
+
+    def finish(self, body: StreamedBody, sha256: str | None) -> None:
+        """End a streamed body; without a hash it is dropped."""
+        with self._changed:
+            self._queue.append(_End(body, sha256))
+            self._changed.notify()
+
+    def add(self, exchange: Exchange, acknowledge: Acknowledge = lambda _recorded: None) -> None:
+        """Record an exchange with the bodies it holds; `acknowledge` is called from the writer's thread."""
+        with self._changed:
+            if self._waiting_rows >= MAX_QUEUED_EXCHANGES or self._closing:
+                self._lose("an exchange: the queue is full")
+            else:
+                self._waiting_rows += 1
+                self._queue.append(_Row(exchange, acknowledge))
+                self._changed.notify()
+                return
+        acknowledge(False)
+
+    def close(self, timeout: float = 30) -> None:
+        """Write what is queued and let go; gives up after `timeout` seconds."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _lose(self, what: str) -> None:
+        self.lost[what] += 1
+        if self.lost[what] == 1:
+            self.on_trouble(f"not recorded: {what}")
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            try:
+                self._write(batch)
+            except Exception as error:  # noqa: BLE001 - a fault here may cost a batch, never the recording
+                with self._changed:
+                    self._lose(f"exchanges: {error!r}")
+        self.store.close()
+
+    def _write(self, batch: list[_Chunk | _End | _Row]) -> None:
+        rows = [item for item in batch if isinstance(item, _Row)]
+        for item in batch:
+            if not isinstance(item, _Row):
+                self._write_body(item)
+        if rows:
+            self._commit(rows)
+
+    def _next_batch(self) -> list[_Chunk | _End | _Row]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            self._waiting_bytes -= sum(len(item.data) for item in batch if isinstance(item, _Chunk))
+            self._waiting_rows -= sum(isinstance(item, _Row) for item in batch)
+        return batch
+
+    def _write_body(self, item: _Chunk | _End) -> None:
+        body = item.body
+        try:
+            if isinstance(item, _Chunk):
+                if body.lost:
+                    return
+                if body.incoming is None:
+                    body.incoming = self.store.bodies.begin()
+                body.incoming.file.write(item.data)
+            elif body.incoming is not None:
+                if item.sha256 is None or body.lost:
+                    body.incoming.drop()
+                else:
+                    body.incoming.keep(item.sha256)
+        except OSError as error:
+            body.lost = True
+            self._lose(f"a body: {error.strerror}")
+            if body.incoming is not None:
+                _drop_quietly(body.incoming)
+
+    def _commit(self, rows: list[_Row]) -> None:
+        try:
+            for row in rows:
+                for body in bodies_of(row.exchange):
+                    if body.data:
+                        self.store.bodies.put(body.sha256, body.data)
+                    if body.encoded and body.encoded_sha256:
+                        self.store.bodies.put(body.encoded_sha256, body.encoded)
+            self.store.add([row.exchange for row in rows])
+            recorded = True
+        except (OSError, sa.exc.SQLAlchemyError) as error:
+            recorded = False
+            with self._changed:
+                self._lose(f"exchanges: {str(getattr(error, 'orig', None) or error).splitlines()[0]}")
+        for row in rows:
+            row.acknowledge(recorded)
+            if recorded and self._observer is not None:
+                self._observer(self.store, row.exchange)
+
+
+def bodies_of(exchange: Exchange) -> Iterator[Body]:
+    """The bodies of all messages of an exchange."""
+    for message in (exchange.request, exchange.response, exchange.rewritten_request, exchange.rewritten_response):
+        if message is not None:
+            yield message.body
+
+
+def _drop_quietly(incoming: Incoming) -> None:
+    try:
+        incoming.drop()
+    except OSError:
+        # Nothing more can be done for this file; the next start removes what is left over.
+        return
+
+
+__all__ = ["Recording", "StoreError", "StreamedBody", "bodies_of"]

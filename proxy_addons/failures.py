@@ -1,0 +1,73 @@
+"""Fail open: what goes wrong in our code is counted and logged once per cause, and the exchange goes on untouched."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+logger = logging.getLogger("upshim")
+
+MAX_CAUSES = 1000  # a cause is a place in our code and a type; more than this means something makes them up
+
+
+class Failures:
+    """Counts failures by cause."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def note(self, cause: str, detail: object) -> None:
+        """Count one failure; the first of its cause is logged with its detail."""
+        if cause not in self.counts and len(self.counts) >= MAX_CAUSES:
+            cause = "other"
+        self.counts[cause] += 1
+        if self.counts[cause] == 1:
+            # A warning: an error before start-up is over would end mitmproxy.
+            logger.warning("upshim: %s: %s (logged once; counted from here on)", cause, detail)
+
+    def exception(self, error: Exception) -> None:
+        """Count an exception of ours, by its type and the place it was raised at."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        code = trace.tb_frame.f_code if trace is not None else None
+        place = f"{code.co_qualname}:{trace.tb_lineno}" if code is not None and trace is not None else "?"
+        self.note(f"{type(error).__name__} in {place}", error)
+
+
+class HasFailures(Protocol):
+    """An object whose methods can be guarded."""
+
+    failures: Failures
+
+
+Self = TypeVar("Self", bound=HasFailures)
+
+
+def fail_open(hook: Callable[[Self, Any], None]) -> Callable[[Self, Any], None]:
+    """Guard a mitmproxy hook: no exception of ours reaches mitmproxy, which would skip other addons."""
+
+    @functools.wraps(hook)
+    def guarded(self: Self, argument: Any) -> None:
+        try:
+            hook(self, argument)
+        except Exception as error:  # noqa: BLE001 - that is the point
+            self.failures.exception(error)
+
+    return guarded
+
+
+def fail_open_async(hook: Callable[[Self, Any], Awaitable[None]]) -> Callable[[Self, Any], Awaitable[None]]:
+    """`fail_open` for a coroutine hook. A cancellation passes: mitmproxy is closing the connection."""
+
+    @functools.wraps(hook)
+    async def guarded(self: Self, argument: Any) -> None:
+        try:
+            await hook(self, argument)
+        except Exception as error:  # noqa: BLE001 - that is the point
+            self.failures.exception(error)
+
+    return guarded

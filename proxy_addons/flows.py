@@ -1,0 +1,59 @@
+"""mitmproxy's flows as the values of captures/exchange.py."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from mitmproxy import connection, http
+
+from captures.exchange import Body, Headers, Request, Response, endpoint
+
+
+def headers_of(message: http.Message) -> Headers:
+    """Header names and values, one character per byte."""
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in message.headers.fields)
+
+
+def request_of(request: http.Request, headers: Headers, body: Body) -> Request:
+    """A request as it stood on the wire."""
+    target = request.path
+    if request.authority:
+        target = request.authority if request.method == "CONNECT" else f"{request.scheme}://{request.authority}{target}"
+    return Request(request.method, target, request.http_version.removeprefix("HTTP/"), headers, body)
+
+
+def response_of(response: http.Response, headers: Headers, body: Body) -> Response:
+    """An answer as it stood on the wire."""
+    version = response.http_version.removeprefix("HTTP/")
+    return Response(response.status_code, response.reason, version, headers, body)
+
+
+def moment(timestamp: float | None) -> datetime | None:
+    """mitmproxy's seconds since 1970 as a time."""
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+
+
+def client_of(client: connection.Client) -> str:
+    """The phone's end of its connection."""
+    return endpoint(*client.peername[:2])
+
+
+def server_of(server: connection.Server) -> str:
+    """The server's end, by the address connected to; the configured one where no connection came about."""
+    address = server.peername or server.address
+    return endpoint(*address[:2]) if address else ""
+
+
+def body_length(message: http.Message) -> int | None:
+    """The length a message declares; None where only its end will tell. Raises `ValueError`."""
+    if "transfer-encoding" in message.headers:
+        return None
+    declared = set(message.headers.get_all("content-length"))
+    if not declared:
+        return 0 if isinstance(message, http.Request) else None
+    if len(declared) > 1:
+        raise ValueError("several Content-Length headers")
+    length = declared.pop().strip()
+    if not (length.isascii() and length.isdigit()):
+        raise ValueError("a Content-Length that is not a number")
+    return int(length)

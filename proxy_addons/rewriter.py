@@ -1,0 +1,178 @@
+"""Decodes an update check and its answer, decides, and edits: pure, shared by live traffic and replay.
+
+Nothing is changed unless every step succeeds; what stood in the way is in `problems` for the recording to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from email.message import Message
+
+from captures.exchange import Fact, Headers, header
+from dissectors import DissectError
+from dissectors.coding import decode_body, encode_body, parse_codings
+from dissectors.mac_address import normal_mac
+from dissectors.update_check import UpdateAnswer, UpdateCheck
+from dissectors.vocabulary import Vocabulary
+from dissectors.xml_fields import Field
+from proxy_addons.policy import Decision, Phone, decide, package_url
+from proxy_addons.rules import HeaderEdits, Rules
+
+LEAVE = Decision("leave", "not an update check")
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A message body after the rewriter: `original` came, `sent` goes on, both in the content-coding it came in.
+
+    `decoded` and `sent_decoded` are the same two without coding; None where the coding could not be undone.
+    """
+
+    original: bytes
+    sent: bytes
+    decoded: bytes | None
+    sent_decoded: bytes | None
+    problems: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether the body that goes on differs from the one that came."""
+        return self.sent_decoded != self.decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An update check after the rewriter, with what it means for the answer."""
+
+    body: Edited
+    decision: Decision = LEAVE
+    phone: Phone | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriter:
+    """Rules and vocabulary in force. With `dry_run` everything is decided and nothing is changed."""
+
+    rules: Rules
+    vocabulary: Vocabulary
+    limit: int
+    dry_run: bool = False
+
+    def check(self, raw: bytes, headers: Headers) -> Checked:
+        """Decode a request to the update handler, decide, and report another version where the rules say so."""
+        decoded, problem = self._decoded(raw, headers)
+        if decoded is None:
+            return Checked(Edited(raw, raw, None, None, (problem,)))
+        untouched = Edited(raw, raw, decoded, decoded)
+        try:
+            check = UpdateCheck.decode(decoded, self.vocabulary, charset_of(headers))
+        except DissectError as error:
+            return Checked(replace(untouched, problems=(f"request not decoded as an update check: {error}",)))
+        phone = phone_of(check)
+        decision = decide(self.rules, phone)
+        untouched = replace(untouched, facts=(check.to_json(), {**decision.to_json(), "dry_run": self.dry_run}))
+        if decision.report is None or self.dry_run:
+            return Checked(untouched, decision, phone)
+        report = decision.report
+        edited = _edit(untouched, headers, "report", lambda: check.with_reported(report.version, report.timestamp))
+        return Checked(edited, decision, phone)
+
+    def answer(self, raw: bytes, headers: Headers, checked: Checked, authority: str, *, external: bool) -> Edited:
+        """Decode the answer to an update check and put an offer into it where the decision says so.
+
+        `authority` is the host (and port) the phone asked: offers point there. An answer that holds an offer of the
+        server's own stays as it is.
+        """
+        decoded, problem = self._decoded(raw, headers)
+        if decoded is None:
+            return Edited(raw, raw, None, None, (problem,))
+        untouched = Edited(raw, raw, decoded, decoded)
+        try:
+            answer = UpdateAnswer.decode(decoded, self.vocabulary, charset_of(headers))
+        except DissectError as error:
+            return replace(untouched, problems=(f"answer not decoded: {error}",))
+        untouched = replace(untouched, facts=(answer.to_json(),))
+        offer, rule = checked.decision.offer, checked.decision.rule
+        if offer is None or offer.version is None or rule is None or rule.path is None or self.dry_run:
+            return untouched
+        if any(not existing.empty for existing in answer.offers):
+            return replace(untouched, problems=("no offer made: the server offers something itself",))
+        path, version = rule.path, offer.version
+
+        def edit() -> bytes:
+            return answer.with_offer(
+                base_url=offer.base_url or package_url(path, version, authority, external=False),
+                external_base_url=offer.external_base_url or package_url(path, version, authority, external=True),
+                version=version,
+                file=offer.file,
+                signature_file=offer.signature_file,
+                timestamp=offer.timestamp,
+            )
+
+        return _edit(untouched, headers, "offer", edit)
+
+    def _decoded(self, raw: bytes, headers: Headers) -> tuple[bytes | None, str]:
+        try:
+            return decode_body(raw, codings_of(headers), self.limit), ""
+        except DissectError as error:
+            return None, f"content-coding not undone: {error}"
+
+
+def _edit(untouched: Edited, headers: Headers, what: str, edit: Callable[[], bytes]) -> Edited:
+    try:
+        changed = edit()
+        return replace(untouched, sent=encode_body(changed, codings_of(headers)), sent_decoded=changed)
+    except DissectError as error:
+        return replace(untouched, problems=(f"no {what} made: {error}",))
+
+
+def phone_of(check: UpdateCheck) -> Phone:
+    """What the policy needs to know of an update check. Modules of different versions give no version."""
+
+    def text(field: Field | None) -> str | None:
+        return field.value.strip() if field is not None and field.value.strip() else None
+
+    versions = {module.installed.version for module in check.modules if module.installed.version is not None}
+    return Phone(
+        device_type=text(check.device_type),
+        vendor=text(check.vendor),
+        model=text(check.model),
+        revision=text(check.revision),
+        locale=text(check.locale),
+        version=versions.pop() if len(versions) == 1 else None,
+        mac=normal_mac(check.mac.value) if check.mac is not None else None,
+        serial=text(check.serial),
+    )
+
+
+def codings_of(headers: Headers) -> tuple[str, ...]:
+    """The content-codings of a message, in the order they were applied."""
+    return parse_codings(",".join(value for name, value in headers if name.lower() == "content-encoding"))
+
+
+def charset_of(headers: Headers) -> str | None:
+    """The charset parameter of the Content-Type, if any."""
+    message = Message()
+    message["content-type"] = header(headers, "content-type") or ""
+    charset = message.get_param("charset")
+    return charset if isinstance(charset, str) else None
+
+
+def edit_headers(headers: Headers, edits: HeaderEdits) -> Headers:
+    """Headers after the edits: a header that is set keeps its place and case, untouched ones stay as they were."""
+    removed = {name.lower() for name in edits.remove}
+    wanted = {name.lower(): (name, value) for name, value in edits.set}
+    edited: list[tuple[str, str]] = []
+    placed: set[str] = set()
+    for name, value in headers:
+        key = name.lower()
+        if key in wanted:
+            if key not in placed:
+                placed.add(key)
+                edited.append((name, wanted[key][1]))
+        elif key not in removed:
+            edited.append((name, value))
+    edited += [pair for key, pair in wanted.items() if key not in placed]
+    return tuple(edited)
