@@ -97,7 +97,7 @@ _WININET = {
     12168: _Code("ERROR_HTTP_REDIRECT_NEEDS_CONFIRMATION", "the redirect needs a confirmation", "a redirect upstream"),
     12169: _Code("ERROR_INTERNET_SEC_INVALID_CERT", "the certificate is invalid", _ROOT),
     12170: _Code("ERROR_INTERNET_SEC_CERT_REVOKED", "the certificate is revoked", ""),
-    12175: _Code("ERROR_INTERNET_SECURE_FAILURE", "one or more TLS errors", _TLS),
+    12175: _Code("ERROR_WINHTTP_SECURE_FAILURE", "one or more TLS errors", _TLS),
 }
 
 _HTTP_CAUSES = {
