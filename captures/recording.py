@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import sqlalchemy as sa
 
@@ -23,7 +24,16 @@ MAX_QUEUED_EXCHANGES = 20_000
 MAX_BATCH = 500  # exchanges in one transaction
 
 Acknowledge = Callable[[bool], None]
-Observer = Callable[[Store, Exchange], None]
+
+
+class Observer(Protocol):
+    """Sees each exchange after its commit, on the writer's thread; its faults are counted like the disk's."""
+
+    def recorded(self, store: Store, exchange: Exchange) -> None:
+        """An exchange has been committed."""
+
+    def close(self) -> None:
+        """The recording ends."""
 
 
 @dataclass(slots=True)
@@ -56,17 +66,14 @@ class Recording:
     """A store that is being written. Calls are cheap and never raise for a failing disk; `lost` counts by cause."""
 
     def __init__(self, folder: Path, observer: Observer | None = None) -> None:
-        """Open or make the recording. `observer` sees each exchange after its commit, on the writer's thread.
-
-        Raises `StoreError`.
-        """
+        """Open or make the recording. Raises `StoreError`."""
         self.store = Store.create(folder)
         self.lost: Counter[str] = Counter()
         self.on_trouble: Callable[[str], None] = lambda _message: None
         try:
             self.store.bodies.sweep()
         except OSError as error:
-            raise StoreError(f"{folder}: cannot record here: {error.strerror}") from error
+            raise StoreError(folder, f"cannot record here: {error.strerror}") from error
         self._observer = observer
         self._queue: deque[_Chunk | _End | _Row] = deque()
         self._waiting_bytes = 0
@@ -131,6 +138,8 @@ class Recording:
                 with self._changed:
                     self._lose(f"exchanges: {error!r}")
         self.store.close()
+        if self._observer is not None:
+            self._observer.close()
 
     def _write(self, batch: list[_Chunk | _End | _Row]) -> None:
         rows = [item for item in batch if isinstance(item, _Row)]
@@ -184,8 +193,16 @@ class Recording:
                 self._lose(f"exchanges: {str(getattr(error, 'orig', None) or error).splitlines()[0]}")
         for row in rows:
             row.acknowledge(recorded)
-            if recorded and self._observer is not None:
-                self._observer(self.store, row.exchange)
+        for row in rows if recorded and self._observer is not None else ():
+            self._observe(row.exchange)
+
+    def _observe(self, exchange: Exchange) -> None:
+        try:
+            if self._observer is not None:
+                self._observer.recorded(self.store, exchange)
+        except (OSError, ValueError) as error:
+            with self._changed:
+                self._lose(f"packets: {error}")
 
 
 def bodies_of(exchange: Exchange) -> Iterator[Body]:

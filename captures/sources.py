@@ -18,6 +18,7 @@ from captures.bodies import BodyFiles
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Fact
 from captures.items import CaptureSummary, JoinedObject
+from captures.recording_folder import is_recording
 
 HEAD = 4096  # bytes a kind is told by
 HOLD = 1 << 20  # a body up to this size is held in memory with its exchange
@@ -58,6 +59,7 @@ PACKET_FILES = (
 
 SOURCES: tuple[Source, ...] = (
     Source("packet capture", lambda head, _path: head.startswith(PACKET_FILES), "captures.packets"),
+    Source("recording", lambda _head, path: is_recording(path), "captures.store"),
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
+from captures.errors import CaptureError
 from captures.exchange import Body, Exchange, Headers, Request, Response
+from captures.items import CaptureSummary
+from captures.recording_folder import DATABASE
 
-DATABASE = "store.sqlite"
 BODIES = "bodies"
 SCHEMA_VERSION = 1
 
@@ -52,8 +55,8 @@ FACTS = sa.Table(
 )
 
 
-class StoreError(Exception):
-    """A folder that is not a recording, or not one that this version can read; one line for people."""
+class StoreError(CaptureError):
+    """A folder that is not a recording, or not one that this version can read or write."""
 
 
 class Store:
@@ -79,7 +82,7 @@ class Store:
                 METADATA.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
         except (OSError, sa.exc.SQLAlchemyError) as error:
-            raise StoreError(f"{folder}: cannot record here: {_reason(error)}") from error
+            raise StoreError(folder, f"cannot record here: {_reason(error)}") from error
         return cls(folder, engine)
 
     @classmethod
@@ -87,13 +90,13 @@ class Store:
         """Open a recording for reading. Raises `StoreError`."""
         database = folder / DATABASE
         if not database.is_file():
-            raise StoreError(f"{folder}: not a recording: it holds no {DATABASE}")
+            raise StoreError(folder, f"not a recording: it holds no {DATABASE}")
         engine = _engine(database, begin="BEGIN")
         try:
             with engine.connect() as connection:
                 _check_schema(connection, database, empty_is_fine=False)
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError(f"{database}: not a readable recording: {_reason(error)}") from error
+            raise StoreError(database, f"not a readable recording: {_reason(error)}") from error
         return cls(folder, engine)
 
     def add(self, exchanges: Sequence[Exchange]) -> list[int]:
@@ -132,7 +135,7 @@ class Store:
                     for row in page:
                         yield self._exchange(row, tuple(facts.get(row["id"], ())))
         except (sa.exc.SQLAlchemyError, json.JSONDecodeError) as error:
-            raise StoreError(f"{self.folder}: damaged recording: {_reason(error)}") from error
+            raise StoreError(self.folder, f"damaged recording: {_reason(error)}") from error
 
     def close(self) -> None:
         """Let go of the database."""
@@ -159,9 +162,17 @@ class Store:
         )
 
 
-def is_recording(path: Path) -> bool:
-    """True for a folder that holds a recording, or its database itself."""
-    return (path / DATABASE).is_file() or path.name == DATABASE
+def read(path: Path, _options: object) -> Iterator[Exchange | CaptureSummary]:
+    """A recording as a capture (captures/sources.py). Raises `StoreError`."""
+    store = Store.open(path.parent if path.name == DATABASE else path)
+    count = 0
+    try:
+        for exchange in store.exchanges():
+            count += 1
+            yield exchange
+    finally:
+        store.close()
+    yield CaptureSummary(str(path), "recording", Counter(exchanges=count))
 
 
 def _engine(database: Path, begin: str) -> sa.Engine:
@@ -184,7 +195,7 @@ def _engine(database: Path, begin: str) -> sa.Engine:
 def _check_schema(connection: sa.Connection, database: Path, *, empty_is_fine: bool) -> None:
     version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     if version != SCHEMA_VERSION and not (version == 0 and empty_is_fine):
-        raise StoreError(f"{database}: expected schema version {SCHEMA_VERSION}, found {version}")
+        raise StoreError(database, f"expected schema version {SCHEMA_VERSION}, found {version}")
 
 
 def _reason(error: Exception) -> str:

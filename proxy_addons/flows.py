@@ -28,9 +28,14 @@ def response_of(response: http.Response, headers: Headers, body: Body) -> Respon
     return Response(response.status_code, response.reason, version, headers, body)
 
 
-def moment(timestamp: float | None) -> datetime | None:
+def moment(timestamp: float) -> datetime:
     """mitmproxy's seconds since 1970 as a time."""
-    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+    return datetime.fromtimestamp(timestamp, UTC)
+
+
+def moment_or_none(timestamp: float | None) -> datetime | None:
+    """The same where it may not have come about."""
+    return None if timestamp is None else moment(timestamp)
 
 
 def client_of(client: connection.Client) -> str:

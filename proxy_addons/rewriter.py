@@ -79,7 +79,7 @@ class Rewriter:
         edited = _edit(untouched, headers, "report", lambda: check.with_reported(report.version, report.timestamp))
         return Checked(edited, decision, phone)
 
-    def answer(self, raw: bytes, headers: Headers, checked: Checked, authority: str, *, external: bool) -> Edited:
+    def answer(self, raw: bytes, headers: Headers, checked: Checked, authority: str) -> Edited:
         """Decode the answer to an update check and put an offer into it where the decision says so.
 
         `authority` is the host (and port) the phone asked: offers point there. An answer that holds an offer of the

@@ -26,13 +26,23 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from captures.exchange import Body, Exchange, Fact, Headers, Request, Response
-from captures.facts import facts_of
+from captures.facts import target_facts
+from captures.pcap_mirror import PcapMirror
 from captures.recording import Recording, StoreError
 from dissectors import DissectError
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
 from proxy_addons.failures import Failures, fail_open, fail_open_async
-from proxy_addons.flows import body_length, client_of, headers_of, moment, request_of, response_of, server_of
+from proxy_addons.flows import (
+    body_length,
+    client_of,
+    headers_of,
+    moment,
+    moment_or_none,
+    request_of,
+    response_of,
+    server_of,
+)
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules, RulesError
 from proxy_addons.streams import Hold, Tee
@@ -102,6 +112,7 @@ class Upshim:
         # mitmproxy reads these types at run time and knows Optional only in this spelling.
         loader.add_option("upshim_rules", Optional[str], None, "Rules file (TOML) that says what to rewrite.")  # type: ignore[arg-type]  # noqa: UP045
         loader.add_option("upshim_record", Optional[str], None, "Folder to record every exchange into.")  # type: ignore[arg-type]  # noqa: UP045
+        loader.add_option("upshim_pcap", Optional[str], None, "Also write the phones' side as a packet capture.")  # type: ignore[arg-type]  # noqa: UP045
         loader.add_option("upshim_profile", Optional[str], None, "Vocabulary (TOML) added to the built-in one.")  # type: ignore[arg-type]  # noqa: UP045
         loader.add_option("upshim_dry_run", bool, False, "Decide and record, but change nothing.")
         loader.add_option("upshim_body_limit", int, BODY_LIMIT, "Bytes up to which an update check is decoded.")
@@ -119,20 +130,29 @@ class Upshim:
                 self.upstreams = Upstreams.of(options.mode, options.upshim_upstream)
             except ValueError as error:
                 raise exceptions.OptionsError(str(error)) from error
-        if "upshim_record" in updated:
+        if updated & {"upshim_record", "upshim_pcap"}:
             self.done()
-            if options.upshim_record:
-                try:
-                    self.recording = Recording(Path(options.upshim_record).expanduser())
-                except StoreError as error:
-                    raise exceptions.OptionsError(f"upshim_record: {error}") from error
-                self.recording.on_trouble = partial(self.failures.note, "recording")
+            self._open_recording(options.upshim_record, options.upshim_pcap)
 
     def done(self) -> None:
         """Write what is still queued."""
         if self.recording is not None:
             self.recording.close()
             self.recording = None
+
+    def _open_recording(self, folder: str | None, pcap: str | None) -> None:
+        if pcap and not folder:
+            raise exceptions.OptionsError("upshim_pcap needs upshim_record: bodies are taken from the recording")
+        if not folder:
+            return
+        try:
+            mirror = PcapMirror(Path(pcap).expanduser()) if pcap else None
+            self.recording = Recording(Path(folder).expanduser(), mirror)
+        except (StoreError, OSError) as error:
+            raise exceptions.OptionsError(
+                f"{reason(error)}: {pcap}" if isinstance(error, OSError) else str(error)
+            ) from error
+        self.recording.on_trouble = partial(self.failures.note, "recording")
 
     @fail_open
     def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -261,8 +281,7 @@ class Upshim:
         checked = watch.checked or Checked(Edited(b"", b"", None, None))
         address = flow.server_conn.address or ("", 80)
         authority = flow.request.host_header or f"{address[0]}:{address[1]}"
-        external = path_of(flow.request.path).lower().startswith("/requesthandlerext/")
-        edited = self.rewriter.answer(raw, watch.response.headers, checked, authority, external=external)
+        edited = self.rewriter.answer(raw, watch.response.headers, checked, authority)
         self._count(edited)
         return edited
 
@@ -321,7 +340,6 @@ class Upshim:
                 rewritten_response = response_of(flow.response, sent, watch.response.sent_body())
         ended = flow.response.timestamp_end if flow.response else None
         started = moment(flow.request.timestamp_start)
-        assert started is not None
         exchange = Exchange(
             capture="live",
             index=0,
@@ -329,9 +347,9 @@ class Upshim:
             client=client_of(flow.client_conn),
             server=server_of(flow.server_conn),
             started=started,
-            request_ended=moment(flow.request.timestamp_end),
-            response_started=moment(flow.response.timestamp_start) if flow.response else None,
-            ended=moment(ended or (flow.error.timestamp if flow.error else None)) or started,
+            request_ended=moment_or_none(flow.request.timestamp_end),
+            response_started=moment_or_none(flow.response.timestamp_start if flow.response else None),
+            ended=moment(ended or (flow.error.timestamp if flow.error else flow.request.timestamp_start)),
             request=request,
             response=response,
             rewritten_request=rewritten_request,
@@ -348,7 +366,7 @@ class Upshim:
         decoded = tuple(
             fact for side in (watch.request, watch.response) if side.edited is not None for fact in side.edited.facts
         )
-        return (*decoded, *facts_of(exchange, checks_done=True))
+        return (*decoded, *target_facts(exchange))
 
 
 def load_rewriter(rules: str | None, profile: str | None, limit: int, *, dry_run: bool) -> Rewriter:

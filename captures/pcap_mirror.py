@@ -1,0 +1,30 @@
+"""A packet capture that grows beside a recording: each exchange is added once it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from captures.exchange import Exchange
+from captures.pcap_writer import PcapWriter
+from captures.store import Store
+
+
+class PcapMirror:
+    """An observer of a recording that writes the phones' side of it as packets."""
+
+    def __init__(self, path: Path) -> None:
+        """Start the file. Raises `OSError`."""
+        self._writer = PcapWriter.create(path)
+
+    def recorded(self, store: Store, exchange: Exchange) -> None:
+        """Write one exchange; bodies come from the recording."""
+
+        def bodies(sha256: str) -> Iterable[bytes] | None:
+            return store.bodies.chunks(sha256) if store.bodies.path(sha256).exists() else None
+
+        self._writer.write(exchange, bodies)
+
+    def close(self) -> None:
+        """End every connection in the file."""
+        self._writer.close()

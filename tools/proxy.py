@@ -1,0 +1,100 @@
+"""Stand between the phones and the update server: record, decode and, where rules say so, rewrite.
+
+Examples:
+  upshim proxy --upstream http://10.0.0.5 --listen 0.0.0.0:80 --record /var/lib/upshim/rec
+  upshim proxy --upstream http://10.0.0.5 --rules rules.toml --record rec --dry-run
+
+Everything that is not an update check streams through untouched. Without --rules nothing is changed at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from tools.errors import EXIT_OK, UnusableInput
+
+MODES = ("reverse", "transparent", "regular")
+DEFAULT_LISTEN = "127.0.0.1:8080"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--upstream", metavar="URL", help="the update server, e.g. http://10.0.0.5")
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", action="append", help=f"where phones connect (default {DEFAULT_LISTEN})"
+    )
+    parser.add_argument("--mode", choices=MODES, default="reverse", help="how phones reach upshim (default reverse)")
+    parser.add_argument("--rules", type=Path, metavar="FILE", help="what to rewrite (TOML)")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="record every exchange into this folder")
+    parser.add_argument("--pcap", type=Path, metavar="FILE", help="also write the phones' side as a packet capture")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="vocabulary added to the built-in one (TOML)")
+    parser.add_argument("--dry-run", action="store_true", help="decide and record, but change nothing")
+    parser.add_argument("--body-limit", type=int, metavar="BYTES", help="decode update checks up to this size")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="where certificates are kept")
+    parser.add_argument("--verbose", action="store_true", help="log connections too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the proxy until it is told to stop."""
+    from proxy_addons.launcher import Launch, StartError, serve  # noqa: PLC0415 - mitmproxy takes half a second
+
+    upstreams, modes = listeners(args.mode, args.upstream, args.listen or [DEFAULT_LISTEN])
+    state = args.state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "upshim"
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("upshim").setLevel(logging.INFO)
+    logging.getLogger("mitmproxy").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    launch = Launch(
+        modes=modes,
+        state=state,
+        upstreams=upstreams,
+        rules=args.rules,
+        record=args.record,
+        profile=args.profile,
+        pcap=args.pcap,
+        dry_run=args.dry_run,
+        body_limit=args.body_limit,
+    )
+
+    def ready(addresses: list[tuple[str, int]], _stop: object) -> None:
+        for host, port in addresses:
+            shown = f"[{host}]" if ":" in host else host
+            print(f"listening on {shown}:{port}", flush=True)
+
+    try:
+        asyncio.run(serve(launch, ready))
+    except StartError as error:
+        raise UnusableInput(str(error)) from error
+    return EXIT_OK
+
+
+def listeners(mode: str, upstream: str | None, listen: list[str]) -> tuple[list[str], list[str]]:
+    """The servers that may be connected to, and mitmproxy's mode specifications. Raises `UnusableInput`."""
+    from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415
+
+    if upstream is None:
+        if mode != "transparent":
+            raise UnusableInput(f"--mode {mode} needs --upstream")
+        upstreams = []
+    else:
+        if not upstream.startswith(("http://", "https://")):
+            raise UnusableInput(f"--upstream: expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
+        try:
+            host, port = parse_upstream(upstream)
+        except ValueError as error:
+            raise UnusableInput(f"--upstream: {error}") from error
+        upstreams = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+    name = f"reverse:{upstream.rstrip('/')}" if mode == "reverse" and upstream else mode
+    return upstreams, [f"{name}@{address(text)}" for text in listen]
+
+
+def address(text: str) -> str:
+    """Check a HOST:PORT to listen on. Raises `UnusableInput`."""
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise UnusableInput(f"--listen: expected HOST:PORT, found {text!r}")
+    return f"{host.strip('[]')}:{port}"
