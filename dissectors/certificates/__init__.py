@@ -1,0 +1,27 @@
+"""Certificates, PKCS #7 signatures and certificate trust lists.
+
+`dissect` tells what a file is in whatever form it came; `examine` says what of its certificates matters to a phone;
+`prove` says which catalog lists which file.
+"""
+
+from dissectors.certificates.authenticode import SpcIndirectData
+from dissectors.certificates.catalog import Catalog, Listing, Member
+from dissectors.certificates.document import Document, dissect
+from dissectors.certificates.pkcs7 import SignedData, Signer
+from dissectors.certificates.signature import Verdict, verify
+from dissectors.certificates.x509 import Certificate, Name
+
+__all__ = [
+    "Catalog",
+    "Certificate",
+    "Document",
+    "Listing",
+    "Member",
+    "Name",
+    "SignedData",
+    "Signer",
+    "SpcIndirectData",
+    "Verdict",
+    "dissect",
+    "verify",
+]

@@ -1,0 +1,89 @@
+"""Whether a signature fits: the content's digest against the signed attribute, then the signer's key over those.
+
+This says that the content is what the holder of the enclosed certificate signed. It does not say that the certificate
+is to be trusted: see `findings` for its chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from dissectors.certificates.pkcs7 import SignedData, Signer
+
+_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
+    "md5": hashes.MD5,
+    "sha1": hashes.SHA1,
+    "sha224": hashes.SHA224,
+    "sha256": hashes.SHA256,
+    "sha384": hashes.SHA384,
+    "sha512": hashes.SHA512,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What could be checked of one signer. `verified` is None where something needed for the answer is missing.
+
+    `digest_matches`: the content has the digest that was signed (None: no content, or nothing signed it).
+    """
+
+    signer: str
+    digest_matches: bool | None
+    verified: bool | None
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as plain JSON values; "not verified" is `verified: null` with a reason."""
+        return {
+            "signer": self.signer,
+            "digest_matches": self.digest_matches,
+            "verified": self.verified,
+            "reason": self.reason,
+        }
+
+
+def verify(signed: SignedData, content: bytes | None = None) -> tuple[Verdict, ...]:
+    """Check every signer; `content` is what a detached signature was made over."""
+    held = signed.content if content is None else content
+    return tuple(_verify(signed, signer, held) for signer in signed.signers)
+
+
+def _verify(signed: SignedData, signer: Signer, content: bytes | None) -> Verdict:
+    certificate = signed.signer_certificate(signer)
+    name = str(certificate.subject if certificate else signer.issuer or "")
+    matches: bool | None = None
+    if content is not None and signer.signed_attributes is not None and signer.digest_algorithm in _HASHES:
+        digest = hashlib.new(signer.digest_algorithm, content, usedforsecurity=False).digest()
+        matches = digest == signer.message_digest
+    message = signer.signed_attributes if signer.signed_attributes is not None else content
+    if matches is False:
+        return Verdict(name, matches, verified=False, reason="the content is not what was signed")
+    if message is None:
+        return Verdict(name, matches, None, "the signed content is not in the file")
+    if certificate is None:
+        return Verdict(name, matches, None, "the signer's certificate is not in the file")
+    if signer.digest_algorithm not in _HASHES:
+        return Verdict(name, matches, None, f"hash algorithm {signer.digest_algorithm}")
+    algorithm = _HASHES[signer.digest_algorithm]()
+    try:
+        key = x509.load_der_x509_certificate(certificate.der).public_key()
+        if isinstance(key, rsa.RSAPublicKey) and signer.signature_algorithm != "rsassaPss":
+            key.verify(signer.signature, message, padding.PKCS1v15(), algorithm)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signer.signature, message, ec.ECDSA(algorithm))
+        else:
+            return Verdict(name, matches, None, f"signature algorithm {signer.signature_algorithm}")
+    except InvalidSignature:
+        return Verdict(name, matches, verified=False, reason="the signature does not fit the signer's key")
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return Verdict(name, matches, None, f"not accepted by cryptography: {' '.join(str(error).split())[:120]}")
+    if matches is None and signer.signed_attributes is not None:
+        return Verdict(name, matches, None, "the attributes are signed, but the content is not in the file")
+    return Verdict(name, matches, verified=True)
