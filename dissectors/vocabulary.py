@@ -37,7 +37,9 @@ _POSITION = re.compile(r"\(at line (\d+), column (\d+)\)")
 
 
 def normal_name(name: str) -> str:
-    """A name without its namespace prefix, case, `-`, `_`, `.` and blanks."""
+    """A name without its namespace prefix, case, `-`, `_`, `.` and blanks; blank for a name too long to be known."""
+    if len(name) > 2 * MAX_ALIAS:
+        return ""
     return _INSIGNIFICANT.sub("", name.rpartition(":")[2]).casefold()
 
 

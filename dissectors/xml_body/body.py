@@ -88,8 +88,8 @@ class XmlBody:
             elements = read_elements(decoded.text[start:end])
         except DissectError as error:
             before = decoded.text[start:end].encode("utf-8")[: error.offset].decode("utf-8", "ignore")
-            error.offset = _byte_offset(decoded, known, start + len(before)) if known else start + len(before)
-            raise
+            offset = _byte_offset(decoded, known, start + len(before)) if known else start + len(before)
+            raise type(error)(offset, error.expected, error.found) from None
         return cls(octets, decoded, tuple(elements), start, known)
 
     @property
@@ -135,7 +135,8 @@ class XmlBody:
                 value = part.strip(WHITE_SPACE)
                 start = done + (len(part) - len(part.lstrip(WHITE_SPACE)) if value else 0)
                 end = start + len(value)
-                own = RawValue(value, *((at[start], at[end]) if at else (None, None)), raw.place)
+                place = (at[start], at[end]) if at else (None, None)
+                own = RawValue(value, place[0], place[1], raw.place)
                 fields.append(replace(self.field(own, name), separators=separators))
                 done += len(part) + 1
             result.append(fields)

@@ -1,0 +1,231 @@
+"""Where the vocabulary's fields stand in an XML body, and which of them belong to one module.
+
+Nothing is known of the nesting, so it is found from the values: what stands beside a four-part version, or within one
+element named like a module, is one module. What cannot be told apart is named as a problem and is not editable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from dissectors.errors import DissectError, LimitExceeded
+from dissectors.version import Version
+from dissectors.vocabulary import MODULE_FIELDS, Vocabulary, normal_name
+from dissectors.xml_body import Element, Field, RawValue, XmlBody
+
+MAX_FINDINGS = 2000  # parts of lists written as text included
+MAX_VALUE = 1 << 16  # characters
+MAX_PROBLEMS = 50
+
+_LIST_SEPARATORS = "#;"
+_FOREIGN_PREFIXES = ("xmlns", "xml", "xsi")
+_MAX_MESSAGE = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A field of the vocabulary in the body; `group` is the index of the element it describes (-1: the document)."""
+
+    kind: str
+    field: Field
+    group: int
+
+
+Record = dict[str, Field]
+
+
+def is_version(text: str) -> bool:
+    """True for four-part versions, the only ones that tell what is installed."""
+    try:
+        Version.parse(text)
+    except DissectError:
+        return False
+    return True
+
+
+@dataclass(slots=True)
+class Findings:
+    """All fields found in one body, those of lists written as text apart, and what was wrong."""
+
+    body: XmlBody
+    single: list[Finding] = field(default_factory=list)
+    lists: list[tuple[int, list[Field]]] = field(default_factory=list)
+    module_elements: set[int] = field(default_factory=set)  # those named like one module
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, body: XmlBody, vocabulary: Vocabulary) -> Findings:
+        """Search a body. Raises `LimitExceeded` for more than `MAX_FINDINGS`."""
+        found = cls(body)
+        found.problems.extend(body.problems)
+        _Search(found, vocabulary).run()
+        return found
+
+    def problem(self, text: str) -> None:
+        """Note a problem, up to `MAX_PROBLEMS`."""
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(text[:_MAX_MESSAGE])
+
+    def only(self, kind: str, findings: Iterable[Finding]) -> Field | None:
+        """The one field of a kind; of several the first, with a problem and no span."""
+        fields = [finding.field for finding in findings if finding.kind == kind]
+        if len(fields) > 1:
+            places = ", ".join(str(one.offset) for one in fields[:4])
+            self.problem(f"{kind} is there {len(fields)} times (at bytes {places}): not editable")
+            return replace(fields[0], span=None)
+        return fields[0] if fields else None
+
+    def ancestors(self, group: int) -> Iterable[int]:
+        """The element and those around it, inner first."""
+        while group >= 0:
+            yield group
+            group = self.body.elements[group].parent
+
+
+class _Search:
+    """One pass over the elements of a body."""
+
+    def __init__(self, found: Findings, vocabulary: Vocabulary) -> None:
+        self._found = found
+        self._vocabulary = vocabulary
+        self._elements = found.body.elements
+        self._count = 0
+        self._pairs: dict[int, dict[str, list[RawValue]]] = {}  # <Entry><Key>..</Key><Value>..</Value></Entry>
+
+    def run(self) -> None:
+        for index, element in enumerate(self._elements):
+            self._element(index, element)
+        for index, pair in self._pairs.items():
+            names, values = pair.get("name", []), pair.get("value", [])
+            if len(names) == len(values) == 1:
+                parent = self._elements[index].parent
+                self._add(self._field_of(names[0].value, parent), values[0], "Value", parent)
+
+    def _field_of(self, name: str, owner: int) -> str | None:
+        return self._vocabulary.field_of(name, self._elements[owner].tag if owner >= 0 else "")
+
+    def _element(self, index: int, element: Element) -> None:
+        own = self._field_of(element.tag, element.parent)
+        if own == "module":
+            self._found.module_elements.add(index)
+        generic = self._vocabulary.generic
+        named = valued = None
+        hits: list[tuple[str, RawValue, str]] = []
+        nil = False
+        for name, raw in element.attributes:
+            prefix, _, local = name.rpartition(":")
+            if prefix and local == "nil":  # xsi:nil, by whatever prefix
+                nil = raw.value in ("true", "1")
+            if prefix in _FOREIGN_PREFIXES or name == "xmlns":
+                continue
+            role = generic.get(normal_name(name))
+            if role == "name" and own is None:
+                named = named or self._field_of(raw.value, element.parent)
+            elif role == "value":
+                valued = valued or (raw, name)
+            if (kind := self._field_of(name, index)) is not None:
+                hits.append((kind, raw, name))
+        text = replace(element.text, start=None, end=None) if nil and element.text else element.text
+        if nil and own:
+            self._found.problem(f"{element.tag} is marked nil: not editable")
+        kind = named or own
+        if kind is not None and valued is not None and not (text and text.value):
+            self._add(kind, valued[0], valued[1], element.parent)
+        elif named is not None and text is not None:
+            self._add(named, text, element.tag, element.parent)
+        else:
+            for hit in hits:
+                self._add(*hit, index)
+            if text is not None and (text.value or not hits):
+                # A text with fields in its own tag is one thing with them: <File version="1.0.522.73">cpe.nbt</File>
+                self._add(own, text, element.tag, index if hits else element.parent)
+        if text is not None and own is None and (role := generic.get(normal_name(element.tag))) is not None:
+            self._pairs.setdefault(element.parent, {}).setdefault(role, []).append(text)
+
+    def _add(self, kind: str | None, raw: RawValue, name: str, group: int) -> None:
+        if kind is None:
+            return
+        found = self._found
+        self._count += 1
+        if len(raw.value) > MAX_VALUE:
+            found.problem(f"{name} has {len(raw.value)} characters and is not looked at")
+            return
+        if kind in ("module", "modules", "version") and ";" in raw.value:
+            for parts in found.body.part_fields(raw, name, _LIST_SEPARATORS):
+                found.lists.append((group, parts))
+                self._count += len(parts)
+        elif kind in ("module", "modules"):
+            # <Firmware>1.0.522.73</Firmware> and <File>name.ext</File> are values; other text in such places is not.
+            if is_version(raw.value):
+                found.single.append(Finding("version", found.body.field(raw, name), group))
+            elif "." in raw.value:
+                found.single.append(Finding("file", found.body.field(raw, name), group))
+        else:
+            found.single.append(Finding(kind, found.body.field(raw, name), group))
+        if self._count > MAX_FINDINGS:
+            raise LimitExceeded(0, f"at most {MAX_FINDINGS} known names in a body", "more")
+
+
+def module_groups(found: Findings) -> dict[int, list[Finding]]:
+    """The findings of modules by the element that stands for one module, in document order.
+
+    A version that has not four parts (a protocol's `version="1.0"`) is no finding here; a blank one is only beside a
+    file name.
+    """
+    parts = [finding for finding in found.single if finding.kind in MODULE_FIELDS]
+    with_file = {finding.group for finding in parts if finding.kind == "file"}
+    kept: list[Finding] = []
+    for finding in parts:
+        if finding.kind == "version" and not is_version(finding.field.value):
+            if finding.group not in with_file:
+                continue
+            if finding.field.value:
+                found.problem(f"version {finding.field.value[:40]!r} (byte {finding.field.offset}) has not four parts")
+                continue
+        kept.append(finding)
+
+    def unit(group: int) -> int:
+        """The nearest element around that is named like one module; else the element itself."""
+        return next((index for index in found.ancestors(group) if index in found.module_elements), group)
+
+    versioned: dict[int, set[int]] = {}
+    for finding in kept:
+        if finding.kind == "version":
+            versioned.setdefault(unit(finding.group), set()).add(finding.group)
+    groups: dict[int, list[Finding]] = {}
+    for finding in kept:
+        whole = unit(finding.group)
+        groups.setdefault(whole if len(versioned.get(whole, ())) <= 1 else finding.group, []).append(finding)
+    _drop_outer_versions(found, groups)
+    return groups
+
+
+def _drop_outer_versions(found: Findings, groups: dict[int, list[Finding]]) -> None:
+    """A lone version around modules is that of the protocol or the document, not of something installed."""
+    around = {outer for group in groups for outer in list(found.ancestors(group))[1:]}
+    for group in [group for group in groups if group in around]:
+        if {finding.kind for finding in groups[group]} == {"version"}:
+            version = groups.pop(group)[0].field
+            found.problem(f"version {version.value} (byte {version.offset}) is around modules and not taken for one")
+
+
+def record(found: Findings, findings: Sequence[Finding], kinds: Iterable[str]) -> Record:
+    """One field per kind."""
+    fields = ((kind, found.only(kind, findings)) for kind in kinds)
+    return {kind: one for kind, one in fields if one is not None}
+
+
+def list_record(found: Findings, parts: list[Field], kinds: Sequence[str]) -> Record | None:
+    """The parts of a module written as text, in order of `kinds`; None and a problem where they do not fit."""
+    if len(parts) == 2 and is_version(parts[0].value):
+        return {"version": parts[0], "timestamp": parts[1]}
+    if len(parts) != len(kinds):
+        if len(parts) > 1 or parts[0].value:
+            found.problem(f"{parts[0].name} (byte {parts[0].offset}) has {len(parts)} parts, not {len(kinds)}")
+        return None
+    result = dict(zip(kinds, parts, strict=True))
+    if result["version"].value and not is_version(result["version"].value):
+        found.problem(f"version {result['version'].value[:40]!r} in {parts[0].name} has not four parts")
+        return None
+    return result

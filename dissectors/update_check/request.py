@@ -1,0 +1,117 @@
+"""The update check a phone sends (protocol.md section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dissectors.errors import DissectError
+from dissectors.installed_module import InstalledModule
+from dissectors.update_check.device import Device, device_fields, normal_mac, value
+from dissectors.update_check.findings import Findings, Record, list_record, module_groups, record
+from dissectors.version import Version
+from dissectors.vocabulary import Vocabulary
+from dissectors.xml_body import Field, XmlBody
+
+_IDENTITY = ("device_type", "mac", "serial", "vendor", "model")
+_LIST_KINDS = ("file", "version", "timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedModule:
+    """A module the phone says is installed."""
+
+    file_name: Field | None = None
+    version: Field | None = None
+    timestamp: Field | None = None
+
+    @property
+    def installed(self) -> InstalledModule:
+        """The values; blank ones are None."""
+        version = Version.parse(self.version.value) if self.version and self.version.value else None
+        return InstalledModule(value(self.file_name) or None, version, value(self.timestamp) or None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateCheck(Device):
+    """A decoded update check. `problems` names what was ambiguous; an ambiguous field has no span."""
+
+    source: XmlBody = field(repr=False)
+    modules: tuple[ReportedModule, ...]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def decode(cls, body: bytes, vocabulary: Vocabulary, charset: str | None = None) -> UpdateCheck:
+        """Read a request body; `charset` is that of its Content-Type.
+
+        An update check names at least the device type, MAC address, serial number, vendor or model, and one more known
+        value. Anything else (a log upload, for example) raises `DissectError`, as do XML with a document type
+        declaration, broken XML and XML over the limits.
+        """
+        source = XmlBody.decode(body, charset)
+        found = Findings.of(source, vocabulary)
+        device = device_fields(found)
+        modules = _modules(found)
+        if not any(name in _IDENTITY for name in device) or len(device) + len(modules) < 2:
+            known = ", ".join(device) or "none"
+            raise DissectError(0, "an update check: names of a device and of what it runs", f"known names: {known}")
+        mac = device.get("mac")
+        if mac and mac.value and normal_mac(mac.value) is None:
+            found.problem(f"MAC address {mac.value[:40]!r} cannot be read")
+        return cls(**device, source=source, modules=modules, problems=tuple(found.problems))
+
+    def replace(self, new: Mapping[Field, str]) -> bytes:
+        """The body with new values for fields; every other byte stays. Raises `DissectError`."""
+        return self.source.replace(new)
+
+    def with_reported(self, version: Version, timestamp: str | None = None, *, file_name: str | None = None) -> bytes:
+        """The body reporting another version (and timestamp, where given) for its module.
+
+        `file_name` selects one of several modules. Raises `DissectError` where there is no such module or more than
+        one, and where a value has no editable place.
+        """
+        chosen = [
+            module
+            for module in self.modules
+            if file_name is None or (value(module.file_name) or "").casefold() == file_name.casefold()
+        ]
+        if len(chosen) != 1:
+            which = "one module" if file_name is None else f"one module {file_name}"
+            raise DissectError(0, f"{which} in the update check", str(len(chosen)))
+        new: dict[Field, str] = {}
+        for name, one, text in (
+            ("version", chosen[0].version, str(version)),
+            ("timestamp", chosen[0].timestamp, timestamp),
+        ):
+            if text is None:
+                continue
+            if one is None:
+                raise DissectError(0, f"a {name} of the module", "none")
+            new[one] = text
+        return self.replace(new)
+
+    def to_json(self, secrets: bool = False) -> dict[str, Any]:
+        """Plain values, the fact `update-check`; the user's name only with `secrets`."""
+        return {
+            "fact": "update-check",
+            **Device.to_json(self, secrets),
+            "modules": [module.installed.to_json() for module in self.modules],
+            "encoding": self.source.encoding,
+            "problems": list(self.problems),
+        }
+
+
+def _modules(found: Findings) -> tuple[ReportedModule, ...]:
+    records: list[Record] = []
+    for findings in module_groups(found).values():
+        one = record(found, findings, _LIST_KINDS)
+        if "version" in one or "file" in one:
+            records.append(one)
+    for _, parts in found.lists:
+        listed = list_record(found, parts, _LIST_KINDS)
+        if listed is not None:
+            records.append(listed)
+    if len(records) == 2 and records[0].keys().isdisjoint(records[1].keys()):
+        records = [records[0] | records[1]]  # one file name and one version, in different elements
+    return tuple(ReportedModule(one.get("file"), one.get("version"), one.get("timestamp")) for one in records)
