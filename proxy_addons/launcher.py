@@ -16,7 +16,7 @@ from mitmproxy import exceptions, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 from mitmproxy.master import Master
 
-from proxy_addons.upshim import Upshim
+from proxy_addons.addon import Upshim
 
 
 class StartError(Exception):

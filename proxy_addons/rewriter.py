@@ -13,13 +13,14 @@ from captures.exchange import Fact, Headers, header
 from dissectors import DissectError
 from dissectors.coding import decode_body, encode_body, parse_codings
 from dissectors.mac_address import normal_mac
-from dissectors.update_check import UpdateAnswer, UpdateCheck
+from dissectors.update_check import Offer, UpdateAnswer, UpdateCheck
 from dissectors.vocabulary import Vocabulary
-from dissectors.xml_fields import Field
+from dissectors.xml_body import Field
 from proxy_addons.policy import Decision, Phone, decide, package_url
 from proxy_addons.rules import HeaderEdits, Rules
 
 LEAVE = Decision("leave", "not an update check")
+FILE_PARTS = ("file", "signature_file", "timestamp")  # of an offer: nothing but the rule or the answer can tell them
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Edited:
     sent_decoded: bytes | None
     problems: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
+
+    @classmethod
+    def untouched(cls, raw: bytes, *problems: str) -> Edited:
+        """A body that goes on as it came, its coding not undone."""
+        return cls(raw, raw, None, None, problems)
 
     @property
     def changed(self) -> bool:
@@ -64,7 +70,7 @@ class Rewriter:
         """Decode a request to the update handler, decide, and report another version where the rules say so."""
         decoded, problem = self._decoded(raw, headers)
         if decoded is None:
-            return Checked(Edited(raw, raw, None, None, (problem,)))
+            return Checked(Edited.untouched(raw, problem))
         untouched = Edited(raw, raw, decoded, decoded)
         try:
             check = UpdateCheck.decode(decoded, self.vocabulary, charset_of(headers))
@@ -76,7 +82,9 @@ class Rewriter:
         if decision.report is None or self.dry_run:
             return Checked(untouched, decision, phone)
         report = decision.report
-        edited = _edit(untouched, headers, "report", lambda: check.with_reported(report.version, report.timestamp))
+        # A phone that sends no timestamp with its version reports none.
+        timestamp = report.timestamp if any(module.timestamp for module in check.modules) else None
+        edited = _edit(untouched, headers, "report", lambda: check.with_reported(report.version, timestamp))
         return Checked(edited, decision, phone)
 
     def answer(self, raw: bytes, headers: Headers, checked: Checked, authority: str) -> Edited:
@@ -87,7 +95,7 @@ class Rewriter:
         """
         decoded, problem = self._decoded(raw, headers)
         if decoded is None:
-            return Edited(raw, raw, None, None, (problem,))
+            return Edited.untouched(raw, problem)
         untouched = Edited(raw, raw, decoded, decoded)
         try:
             answer = UpdateAnswer.decode(decoded, self.vocabulary, charset_of(headers))
@@ -100,24 +108,31 @@ class Rewriter:
         if any(not existing.empty for existing in answer.offers):
             return replace(untouched, problems=("no offer made: the server offers something itself",))
         path, version = rule.path, offer.version
-
-        def edit() -> bytes:
-            return answer.with_offer(
-                base_url=offer.base_url or package_url(path, version, authority, external=False),
-                external_base_url=offer.external_base_url or package_url(path, version, authority, external=True),
-                version=version,
-                file=offer.file,
-                signature_file=offer.signature_file,
-                timestamp=offer.timestamp,
-            )
-
-        return _edit(untouched, headers, "offer", edit)
+        places = {name for existing in answer.offers for name in Offer.__slots__ if getattr(existing, name) is not None}
+        derived = {
+            "base_url": package_url(path, version, authority, external=False),
+            "external_base_url": package_url(path, version, authority, external=True),
+            "version": str(version),
+        }
+        named = {name: getattr(offer, name) for name in ("base_url", "external_base_url", *FILE_PARTS)}
+        wanted = {name: text for name, text in derived.items() if name in places}
+        wanted |= {name: text for name, text in named.items() if text is not None}
+        unnamed = [
+            name for name in ("file", "signature_file") if name in places - wanted.keys() and not _told(answer, name)
+        ]
+        if unnamed:
+            return replace(untouched, problems=(f"no offer made: the rule names no {unnamed[0]}",))
+        return _edit(untouched, headers, "offer", lambda: answer.with_offer(**wanted))
 
     def _decoded(self, raw: bytes, headers: Headers) -> tuple[bytes | None, str]:
         try:
             return decode_body(raw, codings_of(headers), self.limit), ""
         except DissectError as error:
             return None, f"content-coding not undone: {error}"
+
+
+def _told(answer: UpdateAnswer, name: str) -> bool:
+    return any((field := getattr(offer, name)) is not None and field.value.strip() for offer in answer.offers)
 
 
 def _edit(untouched: Edited, headers: Headers, what: str, edit: Callable[[], bytes]) -> Edited:

@@ -12,7 +12,9 @@ from typing import NoReturn, Protocol, cast
 from tools.errors import EXIT_UNUSABLE, UnusableInput
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "proxy": "tools.proxy",
+}
 
 
 class Verb(Protocol):

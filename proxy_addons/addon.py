@@ -1,0 +1,310 @@
+"""The addon; mitmproxy loads it through upshim.py beside this file.
+
+One addon object, so that a failure in one part cannot make mitmproxy skip the others. Every hook is guarded, works on
+copies and commits once; on any error the exchange goes on untouched. Update checks up to a limit are buffered,
+everything else streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional
+from weakref import WeakKeyDictionary
+
+from mitmproxy import ctx, exceptions, http
+from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from captures.pcap_mirror import PcapMirror
+from captures.recording import Recording, StoreError
+from dissectors import DissectError
+from dissectors.update_urls import Resource, classify, path_of
+from dissectors.vocabulary import Vocabulary
+from proxy_addons.failures import Failures, fail_open, fail_open_async
+from proxy_addons.flows import (
+    body_length,
+    headers_of,
+)
+from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
+from proxy_addons.rules import HeaderEdits, Rules, RulesError
+from proxy_addons.streams import Hold, Tee
+from proxy_addons.upstreams import Upstreams
+from proxy_addons.watch import Message, Watch, exchange_of
+
+logger = logging.getLogger("upshim")
+
+BODY_LIMIT = 1 << 20  # update checks are a few KiB
+ACKNOWLEDGE_WITHIN = 0.5  # seconds an answer may wait for its record; then it goes on without
+
+
+TEXT: Any = Optional[str]  # noqa: UP045 - mitmproxy looks types up at run time and knows this spelling only
+OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
+    ("upshim_rules", TEXT, None, "Rules file (TOML) that says what to rewrite."),
+    ("upshim_record", TEXT, None, "Folder to record every exchange into."),
+    ("upshim_pcap", TEXT, None, "Also write the phones' side of the recording as a packet capture."),
+    ("upshim_profile", TEXT, None, "Vocabulary (TOML) added to the built-in one."),
+    ("upshim_dry_run", bool, False, "Decide and record, but change nothing."),
+    ("upshim_body_limit", int, BODY_LIMIT, "Bytes up to which an update check is decoded."),
+    ("upshim_upstream", Sequence[str], [], "host:port that may be connected to, beside that of --mode."),
+)
+
+
+class Upshim:
+    """Records and rewrites the update traffic of UC phones."""
+
+    def __init__(self) -> None:
+        self.failures = Failures()
+        self.recording: Recording | None = None
+        self.rewriter = Rewriter(Rules(), Vocabulary.default(), BODY_LIMIT)
+        self.upstreams = Upstreams()
+        self._watches: WeakKeyDictionary[http.HTTPFlow, Watch] = WeakKeyDictionary()
+
+    def load(self, loader: Loader) -> None:
+        """Declare the options."""
+        for name, typespec, default, explanation in OPTIONS:
+            loader.add_option(name, typespec, default, explanation)
+
+    def configure(self, updated: set[str]) -> None:
+        """Read the files the options name. Raises `OptionsError` with one line."""
+        options = ctx.options
+        if updated & {"upshim_rules", "upshim_profile", "upshim_dry_run", "upshim_body_limit"}:
+            self.rewriter = load_rewriter(
+                options.upshim_rules, options.upshim_profile, options.upshim_body_limit, dry_run=options.upshim_dry_run
+            )
+        if updated & {"mode", "upshim_upstream"}:
+            try:
+                self.upstreams = Upstreams.of(options.mode, options.upshim_upstream)
+            except ValueError as error:
+                raise exceptions.OptionsError(str(error)) from error
+        if updated & {"upshim_record", "upshim_pcap"}:
+            self.done()
+            self._open_recording(options.upshim_record, options.upshim_pcap)
+
+    def done(self) -> None:
+        """Write what is still queued."""
+        if self.recording is not None:
+            self.recording.close()
+            self.recording = None
+
+    def _open_recording(self, folder: str | None, pcap: str | None) -> None:
+        if pcap and not folder:
+            raise exceptions.OptionsError("upshim_pcap needs upshim_record: bodies are taken from the recording")
+        if not folder:
+            return
+        try:
+            mirror = PcapMirror(Path(pcap).expanduser()) if pcap else None
+            self.recording = Recording(Path(folder).expanduser(), mirror)
+        except (StoreError, OSError) as error:
+            raise exceptions.OptionsError(
+                f"{reason(error)}: {pcap}" if isinstance(error, OSError) else str(error)
+            ) from error
+        self.recording.on_trouble = partial(self.failures.note, "recording")
+
+    @fail_open
+    def server_connect(self, data: ServerConnectionHookData) -> None:
+        """Connect to nothing but the configured upstream."""
+        address = data.server.address
+        if address is not None and not self.upstreams.allow(address[0], address[1]):
+            data.server.error = "upshim connects to its own upstream only"
+            self.failures.note("refused upstream", f"{address[0]}:{address[1]}")
+
+    @fail_open
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Decide whether the request is buffered or streams."""
+        request = flow.request
+        request.stream = True  # whatever happens below, nothing unknown piles up in memory
+        is_check = request.method == "POST" and classify(path_of(request.path)) is Resource.UPDATE_HANDLER
+        watch = Watch(is_check, Message(headers_of(request)))
+        self._watches[flow] = watch
+        try:
+            length = body_length(request)
+        except ValueError as error:
+            watch.problems.append(f"request: {error}")
+            length = self.rewriter.limit + 1
+        if length == 0:
+            request.stream = False
+        elif not is_check:
+            watch.request.stream = request.stream = self._tee()
+        elif length is None:
+            watch.request.stream = request.stream = self._hold(partial(self._check_held, watch))
+        elif length <= self.rewriter.limit:
+            request.stream = False
+        else:
+            watch.problems.append(f"request of {length} bytes is over the limit of {self.rewriter.limit}: not decoded")
+            watch.request.stream = request.stream = self._tee()
+
+    @fail_open
+    def request(self, flow: http.HTTPFlow) -> None:
+        """Decode a buffered update check and, where the rules say so, rewrite it."""
+        watch = self._watches.get(flow)
+        if watch is None or not watch.is_check or watch.request.stream is not None:
+            return
+        raw = flow.request.raw_content or b""
+        if not raw:
+            return
+        checked = self._check(watch, raw)
+        edits = checked.decision.rule.request_headers if checked.decision.rule else HeaderEdits()
+        self._commit(flow.request, watch.request, edits)
+
+    @fail_open
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Decide whether the answer is buffered or streams."""
+        response, watch = flow.response, self._watches.get(flow)
+        if response is None:
+            return
+        response.stream = True
+        if watch is None:
+            return
+        watch.response.headers = headers_of(response)
+        bodyless = flow.request.method == "HEAD" or response.status_code in {204, 304} or response.status_code < 200
+        if bodyless:
+            return
+        try:
+            length = body_length(response)
+        except ValueError as error:
+            watch.problems.append(f"answer: {error}")
+            length = self.rewriter.limit + 1
+        if watch.checked is None or watch.checked.phone is None or length == 0:
+            watch.response.stream = response.stream = self._tee()
+        elif length is None:
+            watch.response.stream = response.stream = self._hold(partial(self._answer_held, watch, flow))
+        elif length <= self.rewriter.limit:
+            response.stream = False
+        else:
+            watch.problems.append(f"answer of {length} bytes is over the limit of {self.rewriter.limit}: not decoded")
+            watch.response.stream = response.stream = self._tee()
+        if response.stream:
+            self._commit(response, watch.response, self._response_edits(watch))
+
+    @fail_open_async
+    async def response(self, flow: http.HTTPFlow) -> None:
+        """Rewrite a buffered answer where the rules say so, and record the exchange."""
+        watch = self._watches.get(flow)
+        if watch is None or flow.response is None:
+            return
+        if watch.checked is not None and watch.checked.phone is not None and watch.response.stream is None:
+            raw = flow.response.raw_content or b""
+            if raw:
+                self._answer(watch, flow, raw)
+            self._commit(flow.response, watch.response, self._response_edits(watch))
+        await self._record(flow, watch, complete=True)
+
+    @fail_open_async
+    async def error(self, flow: http.HTTPFlow) -> None:
+        """Record an exchange that broke."""
+        watch = self._watches.get(flow)
+        if watch is not None:
+            watch.problems.append(flow.error.msg if flow.error else "ended early")
+            await self._record(flow, watch, complete=False)
+
+    def _tee(self) -> Tee:
+        return Tee(self.failures, self.recording)
+
+    def _hold(self, edit: Any) -> Hold:
+        return Hold(self.failures, self.rewriter.limit, edit, self._tee())
+
+    def _check(self, watch: Watch, raw: bytes) -> Checked:
+        try:
+            checked = self.rewriter.check(raw, watch.request.headers)
+        except Exception as error:  # noqa: BLE001 - a decoder's fault costs the decoding, not the exchange or its record
+            self.failures.exception(error)
+            checked = Checked(Edited.untouched(raw, "request not decoded: fault in upshim"))
+        watch.checked, watch.request.edited = checked, checked.body
+        self._count(checked.body)
+        return checked
+
+    def _check_held(self, watch: Watch, raw: bytes) -> bytes:
+        checked = self._check(watch, raw)
+        if checked.decision.rule is not None and checked.decision.rule.request_headers != HeaderEdits():
+            watch.problems.append("request headers not edited: they were sent before the chunked body was complete")
+        return checked.body.sent
+
+    def _answer_held(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> bytes:
+        return self._answer(watch, flow, raw).sent if raw else raw
+
+    def _answer(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> Edited:
+        address = flow.server_conn.address or ("", 80)
+        authority = flow.request.host_header or f"{address[0]}:{address[1]}"
+        try:
+            checked = watch.checked or Checked(Edited.untouched(b""))
+            edited = self.rewriter.answer(raw, watch.response.headers, checked, authority)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.failures.exception(error)
+            edited = Edited.untouched(raw, "answer not decoded: fault in upshim")
+        watch.response.edited = edited
+        self._count(edited)
+        return edited
+
+    def _count(self, edited: Edited) -> None:
+        for problem in edited.problems:
+            self.failures.note(problem.partition(":")[0], problem)
+
+    def _response_edits(self, watch: Watch) -> HeaderEdits:
+        rule = watch.checked.decision.rule if watch.checked is not None else None
+        return rule.response_headers if rule is not None else HeaderEdits()
+
+    def _commit(self, message: http.Message, ours: Message, edits: HeaderEdits) -> None:
+        """Put what was computed into mitmproxy's message: one assignment for the body, one for the headers."""
+        headers = ours.headers
+        if not self.rewriter.dry_run:
+            headers = edit_headers(headers, edits)
+        if ours.edited is not None and ours.edited.changed:
+            if "transfer-encoding" not in message.headers:
+                headers = edit_headers(headers, HeaderEdits((("Content-Length", str(len(ours.edited.sent))),)))
+            message.raw_content = ours.edited.sent
+        if headers != ours.headers:
+            ours.edited_headers = headers
+            message.headers = http.Headers(
+                [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            )
+
+    async def _record(self, flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> None:
+        del self._watches[flow]
+        recording = self.recording
+        if recording is None:
+            return
+        exchange = exchange_of(flow, watch, complete=complete)
+        loop = asyncio.get_running_loop()
+        recorded: asyncio.Future[None] = loop.create_future()
+
+        def acknowledge(_recorded: bool) -> None:
+            loop.call_soon_threadsafe(settle, recorded)
+
+        recording.add(exchange, acknowledge)
+        # The phone gets the end of its answer once the record of it can no longer be lost, or after a short while.
+        try:
+            await asyncio.wait_for(recorded, ACKNOWLEDGE_WITHIN)
+        except TimeoutError:
+            self.failures.note("late record", f"an answer did not wait longer than {ACKNOWLEDGE_WITHIN} s")
+
+
+def settle(future: asyncio.Future[None]) -> None:
+    """Resolve a future that may have been given up."""
+    if not future.done():
+        future.set_result(None)
+
+
+def load_rewriter(rules: str | None, profile: str | None, limit: int, *, dry_run: bool) -> Rewriter:
+    """Read rules and profile. Raises `OptionsError` with one line that names the file."""
+    vocabulary = Vocabulary.default()
+    read = Rules()
+    try:
+        if profile:
+            vocabulary = vocabulary.extended(Path(profile).expanduser().read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, DissectError) as error:
+        raise exceptions.OptionsError(f"{profile}: {reason(error)}") from error
+    try:
+        if rules:
+            read = Rules.parse(Path(rules).expanduser().read_bytes())
+    except (OSError, RulesError) as error:
+        raise exceptions.OptionsError(f"{rules}: {reason(error)}") from error
+    return Rewriter(read, vocabulary, limit, dry_run)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,0 +1,91 @@
+"""An exchange while it passes through the proxy, and what is recorded of it in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mitmproxy import http
+
+from captures.exchange import Body, Exchange, Headers
+from captures.facts import target_facts
+from proxy_addons.flows import client_of, moment, moment_or_none, request_of, response_of, server_of
+from proxy_addons.rewriter import Checked, Edited
+from proxy_addons.streams import Hold, Tee
+
+
+@dataclass(slots=True)
+class Message:
+    """One side of an exchange while it passes."""
+
+    headers: Headers = ()
+    stream: Tee | Hold | None = None
+    edited: Edited | None = None
+    edited_headers: Headers | None = None
+
+    def body(self) -> Body:
+        """The body as it came."""
+        if self.edited is not None:
+            return as_body(self.edited.decoded, self.edited.original)
+        if isinstance(self.stream, Hold):
+            return self.stream.tee.body()
+        return self.stream.body() if self.stream is not None else Body()
+
+    def sent_body(self) -> Body:
+        """The body as it went on; asked only where something was changed."""
+        return self.body() if self.edited is None else as_body(self.edited.sent_decoded, self.edited.sent)
+
+    @property
+    def changed(self) -> bool:
+        """Whether what went on differs from what came."""
+        return self.edited_headers is not None or (self.edited is not None and self.edited.changed)
+
+
+@dataclass(slots=True)
+class Watch:
+    """An exchange while it passes."""
+
+    is_check: bool
+    request: Message
+    response: Message = field(default_factory=Message)
+    checked: Checked | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def as_body(decoded: bytes | None, raw: bytes) -> Body:
+    """The body of a buffered message."""
+    return Body.of(raw) if decoded is None else Body.of(decoded, raw)
+
+
+def exchange_of(flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> Exchange:
+    """The exchange as it is recorded, when it is over."""
+    asked, answered = watch.request, watch.response
+    request = request_of(flow.request, asked.headers, asked.body())
+    response = rewritten_request = rewritten_response = None
+    if asked.changed:
+        rewritten_request = request_of(flow.request, asked.edited_headers or asked.headers, asked.sent_body())
+    if flow.response is not None and answered.headers:
+        response = response_of(flow.response, answered.headers, answered.body())
+        if answered.changed:
+            headers = answered.edited_headers or answered.headers
+            rewritten_response = response_of(flow.response, headers, answered.sent_body())
+    edited = [message.edited for message in (asked, answered) if message.edited is not None]
+    last = (flow.response and flow.response.timestamp_end) or (flow.error and flow.error.timestamp)
+    exchange = Exchange(
+        capture="live",
+        index=0,
+        connection=flow.client_conn.id,
+        client=client_of(flow.client_conn),
+        server=server_of(flow.server_conn),
+        started=moment(flow.request.timestamp_start),
+        request_ended=moment_or_none(flow.request.timestamp_end),
+        response_started=moment_or_none(flow.response.timestamp_start if flow.response else None),
+        ended=moment(last or flow.request.timestamp_start),
+        request=request,
+        response=response,
+        rewritten_request=rewritten_request,
+        rewritten_response=rewritten_response,
+        complete=complete,
+        problems=(*watch.problems, *(problem for body in edited for problem in body.problems)),
+    )
+    facts = tuple(fact for body in edited for fact in body.facts)
+    return exchange.with_facts((*facts, *target_facts(exchange)))
