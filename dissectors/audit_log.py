@@ -113,7 +113,7 @@ class AuditRow:
 
     @property
     def normal_mac(self) -> str | None:
-        """The MAC as `00-04-F2-00-01-76`; None where it is blank or not one."""
+        """The MAC as `00:04:f2:00:01:76`; None where it is blank or not one."""
         return normal_mac(self.mac)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,16 +1,16 @@
-"""MAC addresses in the notations the update service accepts (protocol.md section 1.1)."""
+"""MAC addresses in the notations people and servers write (protocol.md section 1.1)."""
 
 from __future__ import annotations
 
 import re
 
-_SEPARATORS = re.compile(r"[-:. ]")
-_DIGITS = re.compile(r"[0-9A-Fa-f]{12}", re.ASCII)
+_SEPARATORS = re.compile(r"[-:. \t]")
+_DIGITS = re.compile(r"[0-9a-f]{12}", re.ASCII)
 
 
 def normal_mac(text: str) -> str | None:
-    """`00-04-F2-00-01-76` for `0004f2000176`, `00:04:f2:00:01:76` and the like; None for anything else."""
-    digits = _SEPARATORS.sub("", text.strip())
+    """`00:04:f2:00:01:76` for `0004F2000176`, `00-04-F2-00-01-76` and the like; None for anything else."""
+    digits = _SEPARATORS.sub("", text).lower().removeprefix("0x")
     if _DIGITS.fullmatch(digits) is None:
         return None
-    return "-".join(digits[at : at + 2] for at in range(0, 12, 2)).upper()
+    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))

@@ -47,7 +47,7 @@ def test_a_row_reads_as_written() -> None:
         "CPE.nbt;1.0.522.73;03-17-2008 10:00:00#0.0.0.0;01-01-1601 00:00:00,"
         "CPE.nbt;CPE.cat;1.0.522.103;03-17-2009 10:00:00,litware\\upgrade"
     )
-    assert ROW.normal_mac == "00-04-F2-00-01-76"
+    assert ROW.normal_mac == "00:04:f2:00:01:76"
     assert ROW.when == datetime(2009, 3, 17, 21, 4, 5)
 
 
