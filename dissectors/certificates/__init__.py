@@ -7,21 +7,30 @@
 from dissectors.certificates.authenticode import SpcIndirectData
 from dissectors.certificates.catalog import Catalog, Listing, Member
 from dissectors.certificates.document import Document, dissect
+from dissectors.certificates.findings import Circumstances, Finding, examine
 from dissectors.certificates.pkcs7 import SignedData, Signer
+from dissectors.certificates.proof import Digests, Proof, prove, unmatched
 from dissectors.certificates.signature import Verdict, verify
 from dissectors.certificates.x509 import Certificate, Name
 
 __all__ = [
     "Catalog",
     "Certificate",
+    "Circumstances",
+    "Digests",
     "Document",
+    "Finding",
     "Listing",
     "Member",
     "Name",
+    "Proof",
     "SignedData",
     "Signer",
     "SpcIndirectData",
     "Verdict",
     "dissect",
+    "examine",
+    "prove",
+    "unmatched",
     "verify",
 ]

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from dissectors.certificates.pkcs7 import SignedData, Signer
+from dissectors.certificates.x509 import Certificate
+from dissectors.errors import Unsupported
 
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "md5": hashes.MD5,
@@ -49,6 +51,32 @@ class Verdict:
         }
 
 
+def signed_by(issuer: Certificate, signature: bytes, message: bytes, digest: str, algorithm: str) -> bool:
+    """Whether a signature over `message` was made with the issuer's key.
+
+    `digest` is the hash ("sha1"; old ones are checked too), `algorithm` the name of the signature algorithm. Raises
+    `Unsupported` where the key or the algorithm cannot be handled.
+    """
+    if digest not in _HASHES:
+        raise Unsupported(0, "a known hash algorithm", f"hash algorithm {digest or 'unknown'}")
+    try:
+        key = x509.load_der_x509_certificate(issuer.der).public_key()
+        if isinstance(key, rsa.RSAPublicKey) and algorithm != "rsassaPss":
+            key.verify(signature, message, padding.PKCS1v15(), _HASHES[digest]())
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, message, ec.ECDSA(_HASHES[digest]()))
+        else:
+            raise Unsupported(0, "an RSA or EC signature", f"signature algorithm {algorithm}")
+    except InvalidSignature:
+        return False
+    except Unsupported:
+        raise
+    except Exception as error:  # noqa: BLE001  the library raises whatever lies on its way
+        words = " ".join(str(error).split())[:120] or type(error).__name__
+        raise Unsupported(0, "a certificate that cryptography accepts", words) from None
+    return True
+
+
 def verify(signed: SignedData, content: bytes | None = None) -> tuple[Verdict, ...]:
     """Check every signer; `content` is what a detached signature was made over."""
     held = signed.content if content is None else content
@@ -69,21 +97,12 @@ def _verify(signed: SignedData, signer: Signer, content: bytes | None) -> Verdic
         return Verdict(name, matches, None, "the signed content is not in the file")
     if certificate is None:
         return Verdict(name, matches, None, "the signer's certificate is not in the file")
-    if signer.digest_algorithm not in _HASHES:
-        return Verdict(name, matches, None, f"hash algorithm {signer.digest_algorithm}")
-    algorithm = _HASHES[signer.digest_algorithm]()
     try:
-        key = x509.load_der_x509_certificate(certificate.der).public_key()
-        if isinstance(key, rsa.RSAPublicKey) and signer.signature_algorithm != "rsassaPss":
-            key.verify(signer.signature, message, padding.PKCS1v15(), algorithm)
-        elif isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signer.signature, message, ec.ECDSA(algorithm))
-        else:
-            return Verdict(name, matches, None, f"signature algorithm {signer.signature_algorithm}")
-    except InvalidSignature:
+        fits = signed_by(certificate, signer.signature, message, signer.digest_algorithm, signer.signature_algorithm)
+    except Unsupported as error:
+        return Verdict(name, matches, None, f"not checked: {error.found}")
+    if not fits:
         return Verdict(name, matches, verified=False, reason="the signature does not fit the signer's key")
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        return Verdict(name, matches, None, f"not accepted by cryptography: {' '.join(str(error).split())[:120]}")
     if matches is None and signer.signed_attributes is not None:
         return Verdict(name, matches, None, "the attributes are signed, but the content is not in the file")
     return Verdict(name, matches, verified=True)

@@ -1,0 +1,199 @@
+"""PE images, as far as telling one and its Authenticode hash need it (Microsoft's PE/COFF specification)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from construct import Array, Bytes, Const, ConstructError, Int16ul, Int32ul, Struct
+
+from dissectors.errors import DissectError, LimitExceeded, Unsupported
+
+MAX_SECTIONS = 96  # what the loader accepts
+SECURITY_DIRECTORY = 4
+PE32, PE32_PLUS = 0x10B, 0x20B
+SUBSYSTEM_OFFSET_END = 70  # the part of the optional header that every image needs
+CHECKSUM_OFFSET = 64  # in the optional header
+_DIRECTORIES = {PE32: 96, PE32_PLUS: 112}  # where they begin in the optional header; their count is before them
+_ALIGNMENT = 8  # of a certificate table; an unsigned image is hashed as if it were padded for one
+
+# fmt: off
+DOS_HEADER = Struct(
+    "magic"     / Const(b"MZ"),
+    "rest"      / Bytes(58),
+    "pe_offset" / Int32ul,
+)
+FILE_HEADER = Struct(
+    "signature"            / Const(b"PE\0\0"),
+    "machine"              / Int16ul,
+    "section_count"        / Int16ul,
+    "time_stamp"           / Int32ul,
+    "symbol_table"         / Int32ul,
+    "symbol_count"         / Int32ul,
+    "optional_header_size" / Int16ul,
+    "characteristics"      / Int16ul,
+)
+OPTIONAL_HEADER = Struct(  # as far as PE32 and PE32+ agree
+    "magic"             / Int16ul,
+    "linker"            / Int16ul,
+    "sizes"             / Array(3, Int32ul),
+    "entry_point"       / Int32ul,
+    "bases"             / Array(3, Int32ul),
+    "section_alignment" / Int32ul,
+    "file_alignment"    / Int32ul,
+    "os_version"        / Array(2, Int16ul),
+    "image_version"     / Array(2, Int16ul),
+    "subsystem_version" / Array(2, Int16ul),
+    "win32_version"     / Int32ul,
+    "image_size"        / Int32ul,
+    "headers_size"      / Int32ul,
+    "checksum"          / Int32ul,
+    "subsystem"         / Int16ul,
+)
+DIRECTORY = Struct(
+    "offset" / Int32ul,  # of the certificate table; the other directories hold addresses
+    "size"   / Int32ul,
+)
+SECTION = Struct(
+    "name"            / Bytes(8),
+    "virtual_size"    / Int32ul,
+    "virtual_address" / Int32ul,
+    "raw_size"        / Int32ul,
+    "raw_offset"      / Int32ul,
+    "line_numbers"    / Bytes(12),
+    "characteristics" / Int32ul,
+)
+# fmt: on
+
+MACHINES = {
+    0x014C: "x86",
+    0x0166: "MIPS R4000",
+    0x01A2: "SH-3",
+    0x01A6: "SH-4",
+    0x01C0: "ARM",
+    0x01C2: "Thumb",
+    0x01C4: "ARMv7",
+    0x0266: "MIPS16",
+    0x0366: "MIPS with FPU",
+    0x8664: "x86-64",
+    0xAA64: "ARM64",
+}
+SUBSYSTEMS = {1: "native", 2: "Windows GUI", 3: "Windows console", 9: "Windows CE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section: its name and where its bytes are in the file."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeImage:
+    """A PE image. `security` is offset and size of its certificate table, None where it is not signed.
+
+    `checksum_offset` and `security_entry` are the places that the Authenticode hash leaves out.
+    """
+
+    machine: str
+    subsystem: str
+    built: datetime
+    is_dll: bool
+    sections: tuple[Section, ...]
+    checksum_offset: int
+    security_entry: int | None
+    security: tuple[int, int] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The image as plain JSON values."""
+        return {
+            "machine": self.machine,
+            "subsystem": self.subsystem,
+            "built": self.built.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "dll": self.is_dll,
+            "sections": [{"name": s.name, "offset": s.offset, "size": s.size} for s in self.sections],
+            "signed": self.security is not None,
+        }
+
+
+def parse_pe(data: bytes) -> PeImage:
+    """Read the headers of a PE image. Raises `DissectError`."""
+    try:
+        return _parse(data)
+    except ConstructError as error:
+        raise DissectError(0, "the headers of a PE image", " ".join(str(error).split())[:120]) from None
+
+
+def authenticode_digest(data: bytes, algorithm: str) -> bytes:
+    """The hash that Authenticode signs: all but checksum, signature, and the entry that points to it.
+
+    `algorithm` is "sha1" or "sha256". Raises `DissectError` where this is no PE image.
+    """
+    image = parse_pe(data)
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    for part in _hashed_parts(data, image):
+        digest.update(part)
+    return digest.digest()
+
+
+def _hashed_parts(data: bytes, image: PeImage) -> Iterator[memoryview | bytes]:
+    view = memoryview(data)
+    end = image.security[0] if image.security else len(data)
+    yield view[: image.checksum_offset]
+    after = image.checksum_offset + 4
+    if image.security_entry is not None:
+        yield view[after : image.security_entry]
+        after = image.security_entry + DIRECTORY.sizeof()
+    yield view[after:end]
+    if image.security:
+        yield view[sum(image.security) :]
+    else:
+        yield b"\0" * (-len(data) % _ALIGNMENT)
+
+
+def _parse(data: bytes) -> PeImage:
+    stream = io.BytesIO(data)
+    at = DOS_HEADER.parse_stream(stream).pe_offset
+    if at + FILE_HEADER.sizeof() > len(data):
+        raise DissectError(60, f"a PE header before offset {len(data)}", f"one at {at}")
+    stream.seek(at)
+    header = FILE_HEADER.parse_stream(stream)
+    optional_at = stream.tell()
+    size = header.optional_header_size
+    if size < SUBSYSTEM_OFFSET_END or optional_at + size > len(data):
+        raise DissectError(optional_at, "a whole optional header", f"{size} bytes of it")
+    optional = OPTIONAL_HEADER.parse_stream(stream)
+    if optional.magic not in _DIRECTORIES:
+        raise Unsupported(optional_at, "a PE32 or PE32+ header", f"magic {optional.magic:#x}")
+    if header.section_count > MAX_SECTIONS:
+        raise LimitExceeded(at + 6, f"at most {MAX_SECTIONS} sections", f"{header.section_count}")
+    directories = _DIRECTORIES[optional.magic]
+    count = int.from_bytes(data[optional_at + directories - 4 : optional_at + directories], "little")
+    entry = directories + SECURITY_DIRECTORY * DIRECTORY.sizeof()
+    security_entry = security = None
+    if count > SECURITY_DIRECTORY and entry + DIRECTORY.sizeof() <= size:
+        security_entry = optional_at + entry
+        stream.seek(security_entry)
+        table = DIRECTORY.parse_stream(stream)
+        if table.size:
+            if table.offset < security_entry + DIRECTORY.sizeof() or table.offset + table.size > len(data):
+                raise DissectError(security_entry, "a certificate table in the file", f"{table.size} at {table.offset}")
+            security = (table.offset, table.size)
+    stream.seek(optional_at + size)
+    sections = Array(header.section_count, SECTION).parse_stream(stream)
+    return PeImage(
+        machine=MACHINES.get(header.machine, f"{header.machine:#06x}"),
+        subsystem=SUBSYSTEMS.get(optional.subsystem, str(optional.subsystem)),
+        built=datetime.fromtimestamp(header.time_stamp, UTC),
+        is_dll=bool(header.characteristics & 0x2000),
+        sections=tuple(Section(s.name.rstrip(b"\0").decode("latin-1"), s.raw_offset, s.raw_size) for s in sections),
+        checksum_offset=optional_at + CHECKSUM_OFFSET,
+        security_entry=security_entry,
+        security=security,
+    )
