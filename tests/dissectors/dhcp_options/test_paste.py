@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dissectors import DissectError
+from dissectors.dhcp_options import NtpServers, SipServers, VendorOptions, decode, format_hex, parse_hex, read_paste
+
+SIP = SipServers(("sip.contoso.com",)).to_bytes()
+VENDOR = VendorOptions.ms_uc_client("sip.contoso.com").to_bytes()
+DATA = st.binary(min_size=1, max_size=120)
+NOTATIONS: tuple[Literal["plain", "colon", "dotted"], ...] = ("plain", "colon", "dotted")
+
+
+@given(DATA, st.sampled_from(NOTATIONS))
+def test_every_notation_written_is_read(data: bytes, notation: Literal["plain", "colon", "dotted"]) -> None:
+    assert parse_hex(format_hex(data, notation)) == data
+
+
+@given(DATA, st.integers(3, 80))
+def test_wrapping_anywhere_does_not_matter(data: bytes, width: int) -> None:
+    digits = data.hex().upper()
+    assert parse_hex("\r\n\t".join(digits[at : at + width] for at in range(0, len(digits), width))) == data
+
+
+@given(DATA)
+def test_one_group_per_byte(data: bytes) -> None:
+    assert parse_hex(" ".join(f"0x{octet:02x}" for octet in data)) == data
+    assert parse_hex(",".join(f"0x{octet:X}" for octet in data) + ",0x0")[:-1] == data
+    assert parse_hex(":".join(f"{octet:x}" for octet in data) + ":0")[:-1] == data
+    assert parse_hex("".join(f"\\x{octet:02x}" for octet in data)) == data
+    assert parse_hex("hex:" + ",\\\n  ".join(f"{octet:02x}" for octet in data)) == data
+    assert parse_hex("0x" + data.hex()) == data
+
+
+@pytest.mark.parametrize("text", ["", "  ", "abc", "0g", "zz", "012 345 6" * 3, "x" * 70_000])
+def test_what_is_no_hex_is_refused(text: str) -> None:
+    with pytest.raises(DissectError):
+        parse_hex(text)
+
+
+def test_an_offset_points_at_the_wrong_character() -> None:
+    with pytest.raises(DissectError) as raised:
+        parse_hex("0102 03G4")
+    assert raised.value.offset == 7
+
+
+ONE_LINE = [
+    f"option 120 hex {format_hex(SIP, 'dotted')}",
+    f"option 120 hex {SIP.hex()}",
+    f" option ext 120 hex {SIP.hex()[:20]}\n option ext 120 hex {SIP.hex()[20:]}",
+    f"netsh dhcp server set optionvalue 120 BINARY {SIP.hex()}",
+    f'netsh dhcp server 10.0.0.1 scope 10.0.0.0 set optionvalue 120 BINARY user="" "{SIP.hex()}"',
+    f"dhcp-option=120,{format_hex(SIP, 'colon')}",
+    f"/ip dhcp-server option add code=120 name=uc-sip value=0x{SIP.hex()}",
+    f'set option 120 value "{SIP.hex(" ")}"',
+    f"Option 120:\n{SIP.hex()[:9]}\n{SIP.hex()[9:]}\n\nVendor Class Identifier: MS-UC-Client\n",
+    f"Option 120: {SIP.hex().upper()}\n",
+    SIP.hex(),
+    format_hex(SIP, "colon"),
+]
+
+
+@pytest.mark.parametrize("text", ONE_LINE)
+def test_option_120_is_found_in_what_is_pasted(text: str) -> None:
+    assert read_paste(text) == (decode(120, SIP),)
+
+
+def test_sub_options_alone_add_up() -> None:
+    names = {1: "UC Identifier", 2: "URL Scheme", 3: "Web Server FQDN", 4: "Port", 5: "Relative Path for Cert Prov"}
+    subs = {sub.code: sub.data.hex().upper() for sub in VendorOptions.parse(VENDOR).sub_options}
+    printed = "\n".join(f"  sub-option {code} <{names[code]}>: {digits}" for code, digits in subs.items())
+    wrapped = printed[:-13] + "\n        " + printed[-13:]
+    script = "set optionvalue {} BINARY vendor=MSUCClient {}"
+    netsh = "\n".join(script.format(code, digits) for code, digits in subs.items())
+    for text in (printed, wrapped, netsh):
+        (option,) = read_paste(text)
+        assert option.data == VENDOR
+        assert not option.problems
+    line = f'"C:\\DHCPConfigScript.bat" Configure MS-UC-Client {SIP.hex()} ' + " ".join(subs.values())
+    assert [option.data for option in read_paste(line)] == [VENDOR, SIP]
+
+
+def test_what_disagrees_is_told() -> None:
+    digits = VENDOR.hex()
+    (cut,) = read_paste(f"Full Option 43 value (Length: {len(digits)}) :\n{digits[:-6]}\n")
+    assert any("digits announced" in problem for problem in cut.problems)
+    (other,) = read_paste(f"Full Option 43 value:\n{digits}\n sub-option 2 <URL Scheme>: 6874747073\n")
+    assert any("add up to another value" in problem for problem in other.problems)
+
+
+def test_ascii_and_addresses_of_a_router() -> None:
+    text = 'option 42 ip 10.0.0.1 10.0.0.2\noption 60 ascii "MS-UC-Client"\noption 43 ascii "sip.contoso.com"'
+    ntp, vendor, name = read_paste(text)
+    assert ntp.value == NtpServers(("10.0.0.1", "10.0.0.2"))
+    assert "plain text" in vendor.problems[0]
+    assert name.to_json()["text"] == "MS-UC-Client"
+
+
+def test_bare_digits_tell_their_option_where_they_can() -> None:
+    assert [read_paste(data.hex())[0].code for data in (VENDOR, SIP, SIP[1:], b"\x01\x0a\0\0\x01")] == [
+        43,
+        120,
+        119,
+        120,
+    ]
+    assert read_paste("0a000001", 42)[0].value == NtpServers(("10.0.0.1",))
+    with pytest.raises(DissectError, match="give its number"):
+        read_paste("0a000001")
+
+
+def test_noise_raises_nothing_else() -> None:
+    rng = random.Random(43)
+    words = [
+        *"0123456789abcdef",
+        " ",
+        "\n",
+        "option ",
+        "43",
+        "120",
+        " hex ",
+        "Option 120:",
+        "sub-option 1 <x>: ",
+        "ip ",
+    ]
+    words += [
+        "Full Option 43 value (Length: 4) :",
+        "Configure X ",
+        "optionvalue 43 BINARY ",
+        "ascii ",
+        '"',
+        "0x",
+        ":",
+        ".",
+    ]
+    for _ in range(8000):
+        text = "".join(rng.choices(words, k=rng.randrange(1, 25)))
+        try:
+            read_paste(text, rng.choice((None, None, 43)))
+        except DissectError:
+            continue
