@@ -12,7 +12,6 @@ from email.message import Message
 from captures.exchange import Fact, Headers, header
 from dissectors import DissectError
 from dissectors.coding import decode_body, encode_body, parse_codings
-from dissectors.mac_address import normal_mac
 from dissectors.update_check import Offer, UpdateAnswer, UpdateCheck
 from dissectors.vocabulary import Vocabulary
 from dissectors.xml_body import Field
@@ -157,7 +156,7 @@ def phone_of(check: UpdateCheck) -> Phone:
         revision=text(check.revision),
         locale=text(check.locale),
         version=versions.pop() if len(versions) == 1 else None,
-        mac=normal_mac(check.mac.value) if check.mac is not None else None,
+        mac=check.mac_address,
         serial=text(check.serial),
     )
 

@@ -32,6 +32,7 @@ from dissectors.mac_address import normal_mac
 from dissectors.version import Version
 
 MAX_RULES_BYTES = 16 << 20
+OFFER_TEXTS = ("base_url", "external_base_url", "file", "signature_file", "timestamp")
 IDENTITY = ("device_type", "vendor", "model", "revision", "locale")
 
 _CONSTRAINT = re.compile(r"(<=|>=|!=|<|>|==?)?\s*([\d.]+)")
@@ -282,16 +283,14 @@ class _Reader:
     def _offer(self, then: _Table, path: UpgradePath | None) -> Offer | None:
         if "offer" not in then.values:
             return None
-        if isinstance(then.values["offer"], str):
-            then = _Table({"version": then.values["offer"]}, then.where, then.lines, then.start, "offer")
-        else:
-            then = then.inner("offer")
-        then.only("version", "base_url", "external_base_url", "file", "signature_file", "timestamp")
-        version = None if then.values.get("version") == "next" else then.version("version")
+        key = "offer"
+        if not isinstance(then.values["offer"], str):
+            then, key = then.inner("offer"), "version"
+            then.only("version", *OFFER_TEXTS)
+        version = None if then.values.get(key) == "next" else then.version(key)
         if version is not None and path is not None and version not in path.waypoints:
-            then.fail("version", f"{version} is not a waypoint of path {path.name!r}")
-        texts = {key: then.text(key) for key in then.values if key != "version"}
-        return Offer(version, **texts)
+            then.fail(key, f"{version} is not a waypoint of path {path.name!r}")
+        return Offer(version, **{name: then.text(name) for name in OFFER_TEXTS if name in then.values})
 
 
 @dataclass(slots=True)

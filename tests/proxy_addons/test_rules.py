@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dissectors import DissectError
+from dissectors.mac_address import normal_mac
+from dissectors.version import Version
+from proxy_addons.rules import HeaderEdits, Offer, Report, Rules, RulesError, VersionRange
+from tests.bodies import OFFER_NEXT, REPORT_ZERO, RULES
+
+ZERO_FILETIME = "01-01-1601 00:00:00"
+
+
+def test_a_whole_file() -> None:
+    text = (
+        REPORT_ZERO
+        + """
+[[rule]]
+name = "interim"
+path = "cx700"
+when = { version = ">= 1.0.199.123, < 1.0.522.101", mac = ["00-04-F2-00-01-76"], serial = ["07823-A345"] }
+then.offer = { version = "1.0.522.103", base_url = "http://10.0.0.5/x", file = "CPE.nbt" }
+allow_downgrade = true
+
+[[rule]]
+name = "mark"
+then.request_headers = { set = { X-Upshim = "1" }, remove = ["X-Debug"] }
+"""
+    )
+    rules = Rules.parse(text.encode())
+    zero, interim, mark = rules.rules
+    assert zero.report == Report(Version(0, 0, 0, 0), ZERO_FILETIME)
+    assert interim.offer == Offer(Version(1, 0, 522, 103), base_url="http://10.0.0.5/x", file="CPE.nbt")
+    assert interim.macs == frozenset({normal_mac("0004F2000176")})
+    assert interim.serials == frozenset({"07823-a345"})
+    assert interim.path is rules.paths[0]
+    assert mark.request_headers == HeaderEdits((("X-Upshim", "1"),), ("X-Debug",))
+    assert len(rules.sha256) == 64
+    assert Rules.parse(b"") == Rules(sha256=Rules.parse(b"").sha256)
+    assert Rules.parse(OFFER_NEXT.encode()).rules[0].offer == Offer(None)
+
+
+MISTAKES = [
+    ("[[rule]\n", 0, "not TOML"),
+    ("\xff", 0, "UTF-8"),
+    ("x = 1", 1, "found 'x'"),
+    ("rule = 1", 1, r"\[\[rule\]\] tables"),
+    (REPORT_ZERO.replace("model", "modell"), 6, "unknown key 'modell'"),
+    (REPORT_ZERO.replace('"CX700"', "700"), 6, "model: expected text, found 700"),
+    (REPORT_ZERO.replace('"1.0.522.103", "3.5.6907.222"', '"3.5.6907.222", "1.0.522.103"'), 9, "oldest to the newest"),
+    (REPORT_ZERO.replace('required = ["1.0.522.103"]', 'required = ["1.0.522.101"]'), 10, "not a waypoint"),
+    (REPORT_ZERO.replace('"1.0.522.103", "3.5.6907.222"', '"1.0.522"'), 9, "expected a version such as"),
+    (REPORT_ZERO.replace('path = "cx700"', 'path = "cx600"'), 14, "no path is named 'cx600'"),
+    (REPORT_ZERO.replace("< 1.0.522.101", "below 1"), 15, "expected a constraint"),
+    (REPORT_ZERO.replace('"0.0.0.0"', '"zero"'), 16, "then.report: expected a version"),
+    (REPORT_ZERO + 'then.offer = "next"\n', 17, "expected one of report, offer and observe"),
+    (REPORT_ZERO + "then.reprot = 1\n", 17, "unknown key 'then.reprot'"),
+    (REPORT_ZERO + 'when.mac = ["00:04"]\n', 17, "when.mac: expected a MAC address"),
+    (REPORT_ZERO.replace('path = "cx700"\n', ""), 13, "for which device"),
+    (REPORT_ZERO.replace('when.version = "< 1.0.522.101"\n', ""), 12, "would never stop"),
+    (RULES, 12, "does nothing"),
+    (RULES + 'then.offer = "2.0.0.0"\n', 16, "2.0.0.0 is not a waypoint"),
+    (RULES + 'then.request_headers.set = { Content-Length = "1" }\n', 16, "not a header that can be edited"),
+    (RULES + 'then.request_headers.set = { X-A = "a\\r\\nb" }\n', 16, "expected text"),
+    (RULES + "then.observe = false\n", 16, "expected true"),
+    (REPORT_ZERO + REPORT_ZERO, 19, "a path named 'cx700' is there already"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "words"), MISTAKES)
+def test_a_mistake_is_named_with_its_line(text: str, line: int, words: str) -> None:
+    with pytest.raises(RulesError, match=words) as caught:
+        Rules.parse(text.encode("latin-1"))
+    assert caught.value.line == line
+
+
+@given(st.text())
+def test_no_text_does_more_than_be_refused(text: str) -> None:
+    with contextlib.suppress(RulesError):
+        Rules.parse(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("constraint", "inside", "outside"),
+    [
+        ("< 1.0.522.101", "1.0.522.73", "1.0.522.101"),
+        ("<=1.0.522.101", "1.0.522.101", "1.0.522.102"),
+        ("> 1.0.0.9", "1.0.0.10", "1.0.0.9"),
+        (">= 1.0.0.9, < 2.0.0.0", "1.9.0.0", "2.0.0.0"),
+        ("1.0.522.73", "1.0.522.73", "1.0.522.74"),
+        ("== 1.0.522.73", "1.0.522.73", "1.0.522.72"),
+        ("!= 1.0.522.73", "1.0.522.74", "1.0.522.73"),
+    ],
+)
+def test_constraints_compare_numbers(constraint: str, inside: str, outside: str) -> None:
+    found = VersionRange.parse(constraint)
+    assert Version.parse(inside) in found
+    assert Version.parse(outside) not in found
+
+
+def test_an_empty_constraint_is_refused() -> None:
+    with pytest.raises(DissectError):
+        VersionRange.parse("")
