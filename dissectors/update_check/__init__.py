@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dissectors.update_check.answer import Offer, UpdateAnswer
-from dissectors.update_check.device import Device, normal_mac
+from dissectors.update_check.device import Device
 from dissectors.update_check.request import ReportedModule, UpdateCheck
 
-__all__ = ["Device", "Offer", "ReportedModule", "UpdateAnswer", "UpdateCheck", "normal_mac"]
+__all__ = ["Device", "Offer", "ReportedModule", "UpdateAnswer", "UpdateCheck"]

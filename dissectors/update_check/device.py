@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from dissectors.errors import DissectError
+from dissectors.mac_address import normal_mac
 from dissectors.update_check.findings import Findings, Record, record
 from dissectors.update_status import LastUpdateStatus
 from dissectors.vocabulary import DEVICE_FIELDS
 from dissectors.xml_body import Field
 
 REDACTED = "<redacted>"
-
-_MAC = re.compile(r"[0-9a-f]{12}")
-
-
-def normal_mac(text: str) -> str | None:
-    """A MAC address as `00:04:f2:00:01:76`, from any of the usual notations; None for anything else."""
-    digits = re.sub(r"[-:. \t]", "", text).lower().removeprefix("0x")
-    if _MAC.fullmatch(digits) is None:
-        return None
-    return ":".join(digits[index : index + 2] for index in range(0, 12, 2))
 
 
 def value(one: Field | None) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from dissectors.errors import DissectError
 from dissectors.installed_module import InstalledModule
-from dissectors.update_check.device import Device, device_fields, normal_mac, value
+from dissectors.mac_address import normal_mac
+from dissectors.update_check.device import Device, device_fields, value
 from dissectors.update_check.findings import Findings, Record, list_record, module_groups, record
 from dissectors.version import Version
 from dissectors.vocabulary import Vocabulary
