@@ -1,0 +1,105 @@
+"""Where the bytes of a cabinet come from: a buffer, a memory map, or an open binary file.
+
+Nothing is opened here. A `Source` is read by position, so that a cabinet of any size costs its reader one block of
+memory at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Readable: TypeAlias = "bytes | bytearray | memoryview | mmap.mmap | BinaryIO | Source"
+"""What a caller may hand over."""
+
+
+class Source(Protocol):
+    """Bytes readable by position."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes there are."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`; fewer at the end."""
+
+
+class BufferSource:
+    """A bytes-like object."""
+
+    def __init__(self, buffer: bytes | bytearray | memoryview | mmap.mmap) -> None:
+        self._view = memoryview(buffer).cast("B")
+        self.size = len(self._view)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Copy of a slice."""
+        return bytes(self._view[offset : offset + size])
+
+
+class FileSource:
+    """A seekable binary file that the caller has opened and keeps open."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = file.seek(0, io.SEEK_END)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Seek and read."""
+        self._file.seek(offset)
+        return self._file.read(size)
+
+
+class WindowSource:
+    """A stretch of another source, seen as a source of its own."""
+
+    def __init__(self, source: Source, offset: int, size: int) -> None:
+        self._source = source
+        self._offset = offset
+        self.size = size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Read within the window only."""
+        return self._source.read_at(self._offset + offset, max(min(size, self.size - offset), 0))
+
+
+def as_source(data: Readable) -> Source:
+    """`data` as a Source."""
+    if isinstance(data, bytes | bytearray | memoryview | mmap.mmap):
+        return BufferSource(data)
+    return cast(Source, data) if hasattr(data, "read_at") else FileSource(cast(BinaryIO, data))
+
+
+class _RawStream(io.RawIOBase):
+    """A source as a raw stream that ends at `end`."""
+
+    def __init__(self, source: Source, end: int) -> None:
+        self._source = source
+        self._end = end
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = (0, self._position, self._end)[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._source.read_at(self._position, max(min(len(view), self._end - self._position), 0))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def as_stream(source: Source, end: int) -> BinaryIO:
+    """The first `end` bytes of a source as a buffered stream, as construct wants it."""
+    return io.BufferedReader(_RawStream(source, end))
