@@ -59,6 +59,15 @@ class Message:
     notes: tuple[str, ...] = ()
 
 
+class Coded(NamedTuple):
+    """A body in the content coding its headers name, and the headers with the right length."""
+
+    headers: Headers
+    pieces: Iterable[bytes | Gap]
+    size: int
+    notes: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class _Framing:
     """What is found out about one body before its headers are written."""
@@ -79,6 +88,15 @@ class _Framing:
 
     def drop(self, name: str) -> None:
         self.headers = [pair for pair in self.headers if pair[0].lower() != name]
+
+
+def coded_body(headers: Headers, body: Body, bodies: Bodies = no_bodies) -> Coded:
+    """A body as it was before content-decoding, for formats that frame bodies themselves."""
+    framing = _Framing(list(headers))
+    pieces, size = _coded(framing, body, bodies)
+    if framing.notes != [BODY_ABSENT] and framing.notes and declared_length(framing.headers) is not None:
+        framing.put("Content-Length", str(size))
+    return Coded(tuple(framing.headers), pieces, size, tuple(framing.notes))
 
 
 def messages_of(exchange: Exchange, leg: Leg) -> tuple[Request, Response | None]:
@@ -179,9 +197,11 @@ def _coded(framing: _Framing, body: Body, bodies: Bodies) -> tuple[Iterable[byte
     """The content-coded bytes and their number."""
 
     def plain() -> Iterable[bytes] | None:
-        return bodies(body.sha256) if body.data is None else (body.data,)
+        if body.data is None:
+            return bodies(body.sha256) if body.sha256 else None
+        return (body.data,)
 
-    if not body.size and not body.encoded_size:
+    if not body.size and not body.encoded_size and body.sha256:
         return (), 0
     if body.encoded is not None:
         return (body.encoded,), body.encoded_size

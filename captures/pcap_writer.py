@@ -8,8 +8,6 @@ was not kept is a gap in the sequence numbers, a message that was cut off ends i
 
 from __future__ import annotations
 
-import os
-import stat
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -22,6 +20,7 @@ from typing import BinaryIO, Self
 from captures import http_wire, pcapng_blocks
 from captures.exchange import Exchange, Request, Response, header
 from captures.http_wire import Bodies, Gap, Leg, Message, no_bodies
+from captures.private_file import private_file
 from captures.tcp_packets import Connection, Endpoint
 
 MAX_OPEN = 4096  # connections; the one idle for longest is closed in the file when another comes
@@ -228,14 +227,6 @@ class _Stretch:
                 return
             self.size += len(piece)
             yield piece
-
-
-def private_file(path: Path) -> BinaryIO:
-    """A file opened for writing from its start, mode 0600 whatever it was; pipes and devices keep theirs."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "wb")
 
 
 def _continues(request: Request, response: Response) -> bool:
