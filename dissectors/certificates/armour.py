@@ -121,3 +121,24 @@ def _unbase64(text: str, offset: int) -> bytes:
         return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DissectError(offset, "base64", str(error)) from None
+
+
+def looks_like_armour(data: bytes) -> bool:
+    """Whether it is worth asking `strip` and what comes after: PEM, base64 of a SEQUENCE, or a SEQUENCE that fits.
+
+    For choosing a dissector; what this refuses may still be ASN.1 of another kind.
+    """
+    head = data[:4096]
+    if head.startswith(b"PKCX"):
+        return True
+    text = _utf16(head)
+    octets = (head if text is None else text.encode("ascii", "replace")).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if b"-----BEGIN " in octets:
+        return True
+    if octets[:1] == b"M" and len(octets) >= 16 and _BASE64_TEXT.fullmatch(octets):
+        return octets[:2] in {b"MI", b"MH", b"MG", b"MF", b"ME", b"MD", b"MC", b"MB", b"MA"}
+    # A SEQUENCE with a long or an indefinite length, and a node that may begin such a thing.
+    if head[:1] != b"\x30" or len(head) < 8:
+        return False
+    size = head[1] & 0x7F if head[1] & 0x80 else 0
+    return size <= 4 and head[2 + size] in {0x30, 0x06, 0x02}
