@@ -159,7 +159,7 @@ class Upshim:
         response.stream = True
         if watch is None:
             return
-        watch.response.headers = headers_of(response)
+        watch.response.headers, watch.response.seen = headers_of(response), True
         bodyless = flow.request.method == "HEAD" or response.status_code in {204, 304} or response.status_code < 200
         if bodyless:
             return

@@ -15,9 +15,10 @@ from proxy_addons.streams import Hold, Tee
 
 @dataclass(slots=True)
 class Message:
-    """One side of an exchange while it passes."""
+    """One side of an exchange while it passes; `seen` once its head has come."""
 
     headers: Headers = ()
+    seen: bool = False
     stream: Tee | Hold | None = None
     edited: Edited | None = None
     edited_headers: Headers | None = None
@@ -63,7 +64,7 @@ def exchange_of(flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> Exchang
     response = rewritten_request = rewritten_response = None
     if asked.changed:
         rewritten_request = request_of(flow.request, asked.edited_headers or asked.headers, asked.sent_body())
-    if flow.response is not None and answered.headers:
+    if flow.response is not None and answered.seen:
         response = response_of(flow.response, answered.headers, answered.body())
         if answered.changed:
             headers = answered.edited_headers or answered.headers
