@@ -13,6 +13,8 @@ from tools.errors import EXIT_UNUSABLE, UnusableInput
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
 VERBS: dict[str, str] = {
+    "phone": "tools.phone",
+    "serve": "tools.serve",
     "proxy": "tools.proxy",
 }
 
