@@ -47,7 +47,7 @@ class Credentials(NamedTuple):
 
     @property
     def blob(self) -> str:
-        """The Base64 token, wherever the scheme puts it: SIP has it in `gssapi-data` ([MS-SIPAE] 2.2.2)."""
+        """The Base64 token, wherever the scheme puts it: SIP has it in `gssapi-data` ([MS-SIPAE])."""
         return self.token or self.get("gssapi-data") or ""
 
 
