@@ -146,7 +146,7 @@ def find_packages(
 
 
 def key_of_folder(folder: str) -> dict[str, str]:
-    """What a path ending `{DeviceType}/{Vendor}/{Model}/{Revision}/{Locale}/{Version}/{UpdateType}` says, else nothing."""
+    """What a path says that ends `{DeviceType}/{Vendor}/{Model}/{Revision}/{Locale}/{Version}/{UpdateType}`."""
     parts = [part for part in folder.split("/") if part][-MAX_DEPTH:]
     if len(parts) < len(KEY):
         return {}
