@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from dissectors import http_status
 from dissectors.errors import DissectError
 
 _NUMBER = r"(0[xX][0-9a-fA-F]{1,8}|-?\d{1,10})"
@@ -100,19 +101,6 @@ _WININET = {
     12175: _Code("ERROR_WINHTTP_SECURE_FAILURE", "one or more TLS errors", _TLS),
 }
 
-_HTTP_CAUSES = {
-    401: "the service wants a logon: outside, a user must have signed in on the phone (NTLM)",
-    403: "the service refuses this address or account",
-    404: "the virtual directory or the file is missing: wrong pool, or files removed while a rule still names them",
-    405: "the request handler is not mapped for POST: the wrong site answers",
-    407: "a forward proxy in between wants a logon, which the phone cannot give",
-    413: "the body is over the server's limit",
-    500: "the update service failed: look at its event log",
-    502: "a reverse proxy could not reach the pool",
-    503: "the application pool is stopped, or a reverse proxy has no server left",
-    504: "a reverse proxy got no answer from the pool in time",
-}
-
 
 def _number(text: str) -> int:
     return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
@@ -181,7 +169,7 @@ class LastUpdateStatus:
         code = _WININET.get(self.wininet_code)
         if self.wininet_code:
             return code.cause if code else ""
-        return _HTTP_CAUSES.get(self.http_status, "")
+        return http_status.usual_cause(self.http_status)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: `text`, `wininet_code`, `wininet_name`, `http_status`, `ok`, `meaning`, `usual_cause`."""
