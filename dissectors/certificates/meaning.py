@@ -175,10 +175,18 @@ def _of_certificate(certificate: x509.Certificate) -> Meaning:
 
 
 def _names(value: x509.SubjectAlternativeName) -> dict[str, Any]:
-    others = [f"ip:{address}" for address in value.get_values_for_type(x509.IPAddress)]
-    others += [f"email:{name}" for name in value.get_values_for_type(x509.RFC822Name)]
-    others += [f"uri:{name}" for name in value.get_values_for_type(x509.UniformResourceIdentifier)]
-    return {"dns_names": tuple(value.get_values_for_type(x509.DNSName)), "other_names": tuple(others)}
+    dns, others = [], []
+    for name in value:
+        match name:
+            case x509.DNSName():
+                dns.append(name.value)
+            case x509.IPAddress():
+                others.append(f"ip:{name.value}")
+            case x509.RFC822Name():
+                others.append(f"email:{name.value}")
+            case x509.UniformResourceIdentifier():
+                others.append(f"uri:{name.value}")
+    return {"dns_names": tuple(dns), "other_names": tuple(others)}
 
 
 def _key_usages(value: x509.KeyUsage) -> Iterable[tuple[str, bool]]:

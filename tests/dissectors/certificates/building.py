@@ -79,9 +79,13 @@ def signed_data(content_type: str, content: bytes | None, certificates: Sequence
     return sequence(oid("1.2.840.113549.1.7.2"), tagged(0, inner))
 
 
-@cache
 def key(name: str, bits: int = 2048) -> rsa.RSAPrivateKey:
     """A key for a name; made once, because making keys is slow."""
+    return _key(name, bits)
+
+
+@cache
+def _key(_: str, bits: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
@@ -106,12 +110,11 @@ class Plan:
     crl: tuple[str, ...] = ("http://pki.contoso.com/ca.crl",)
     aia: tuple[str, ...] = ("http://pki.contoso.com/ca.crt",)
     curve: bool = False
-    signing_key: str = ""
 
 
 def der(plan: Plan) -> bytes:
     public = curve_key().public_key() if plan.curve else key(plan.name, plan.bits).public_key()
-    signer = key(plan.signing_key or plan.issuer, plan.bits if plan.issuer == plan.name else 2048)
+    signer = key(plan.issuer, plan.bits if plan.issuer == plan.name else 2048)
     builder = (
         x509.CertificateBuilder()
         .subject_name(_name(plan.name))

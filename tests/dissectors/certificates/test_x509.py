@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from dissectors import DissectError
+from dissectors.certificates import Certificate, dissect, tlv
+from dissectors.certificates.meaning import by_cryptography, by_tlv
+from dissectors.certificates.x509 import Name, read_certificate
+from tests.dissectors.certificates.building import (
+    YEAR_2010,
+    YEAR_2020,
+    Plan,
+    certificate,
+    der,
+    leaf,
+    oid,
+    sequence,
+    set_of,
+)
+
+SERVER = Plan("pool01.contoso.com", "Contoso Root", dns_names=("pool01.contoso.com", "ucupdates-r2.contoso.com"))
+ROOT = Plan("Contoso Root", "Contoso Root", ca=True, hash=hashes.SHA256())
+
+
+def test_a_certificate_says_what_it_was_made_to_say() -> None:
+    found = certificate(SERVER)
+    assert str(found.subject) == "CN=pool01.contoso.com,O=Contoso\\, Ltd.,C=US"
+    assert found.issuer.common_name == "Contoso Root"
+    assert (found.not_before, found.not_after) == (YEAR_2010, YEAR_2020)
+    assert (found.version, found.signature_algorithm, found.signature_hash) == (3, "sha1WithRSAEncryption", "sha1")
+    assert not found.self_issued
+    assert found.problems == ()
+    shown = found.to_json()
+    assert shown["key"] == {"type": "RSA", "bits": 2048}
+    assert shown["dns_names"] == list(SERVER.dns_names)
+    assert shown["extended_key_usage"] == ["serverAuth"]
+    assert shown["crl_urls"] == ["http://pki.contoso.com/ca.crl"]
+    assert shown["issuer_urls"] == ["http://pki.contoso.com/ca.crt"]
+    assert shown["not_after"] == "2020-01-01T00:00:00Z"
+
+
+def test_a_root_is_self_issued_and_an_authority() -> None:
+    found = certificate(ROOT)
+    assert found.self_issued
+    assert found.meaning.is_ca
+    assert found.meaning.key_usage == ("digitalSignature", "keyCertSign", "cRLSign")
+    assert found.signature_hash == "sha256"
+
+
+def both_meanings(found: Certificate) -> None:
+    """What the library says and what the tree says are the same."""
+    theirs, refusal = by_cryptography(found.der)
+    assert refusal is None
+    key = _key_node(found.der)
+    problems: list[str] = []
+    ours = by_tlv(key, found.extensions, problems)
+    # Sizes of other keys than RSA, and names of directories, are told by the library alone.
+    if theirs.key_type != "RSA":
+        assert ours.key_type == theirs.key_type
+    else:
+        assert (ours.key_type, ours.key_bits) == (theirs.key_type, theirs.key_bits)
+    for name in (
+        *("is_ca", "path_length", "dns_names", "other_names", "key_usage", "extended_key_usage"),
+        *("crl_urls", "issuer_urls", "ocsp_urls", "subject_key_id", "authority_key_id"),
+    ):
+        assert getattr(ours, name) == getattr(theirs, name), (str(found.subject), name)
+    assert problems == []
+
+
+def _key_node(octets: bytes) -> tlv.Node:
+    fields = [child for child in tlv.read(octets).roots[0].children[0].children if child.tag.cls == tlv.UNIVERSAL]
+    return fields[5]
+
+
+@pytest.mark.parametrize("plan", [SERVER, ROOT, Plan("ec", "Contoso Root", curve=True)])
+def test_library_and_tree_agree_on_what_a_certificate_means(plan: Plan) -> None:
+    both_meanings(certificate(plan))
+
+
+def test_library_and_tree_agree_on_the_corpus(corpus: Path) -> None:
+    compared = 0
+    for path in [*sorted(corpus.glob("der/cv-*")), *sorted(corpus.glob("payloads/pki/*/*"))]:
+        try:
+            document = dissect(path.read_bytes())
+        except DissectError:
+            continue
+        for found in document.certificates:
+            if by_cryptography(found.der)[1] is None:
+                both_meanings(found)
+                compared += 1
+    assert compared > 30
+
+
+def test_a_certificate_that_the_library_refuses_is_told_from_its_tree() -> None:
+    whole = der(SERVER)
+    bad = whole.replace(b"200101000000Z", b"200101000000z")
+    found = read_certificate(tlv.parse_one(bad))
+    with pytest.raises(ValueError, match="InvalidValue"):
+        x509.load_der_x509_certificate(bad)
+    assert found.not_after is None
+    assert found.meaning.dns_names == SERVER.dns_names
+    assert found.meaning.key_bits == 2048
+    assert any("not accepted by cryptography" in problem for problem in found.problems)
+
+
+def test_fingerprints_are_those_of_the_octets() -> None:
+    found = certificate(SERVER)
+    theirs = x509.load_der_x509_certificate(found.der)
+    assert found.sha1 == theirs.fingerprint(hashes.SHA1()).hex()
+    assert found.sha256 == theirs.fingerprint(hashes.SHA256()).hex()
+
+
+def test_a_value_that_is_no_text_is_shown_as_it_is() -> None:
+    odd = sequence(set_of(sequence(oid("2.5.4.3"), leaf(tlv.BIT_STRING, b"\0\1"))))
+    assert Name.read(tlv.parse_one(odd)).parts == (("CN", "#03020001"),)
+
+
+@pytest.mark.parametrize("cut", [10, 200, -1])
+def test_a_cut_off_certificate_is_refused(cut: int) -> None:
+    with pytest.raises(DissectError):
+        dissect(der(SERVER)[:cut])
