@@ -21,6 +21,8 @@ from dissectors.lines import text_lines
 from dissectors.mac_address import normal_mac
 from dissectors.version import Version
 
+REDACTED = "<redacted>"
+
 MAX_COLUMNS = 4096
 MAX_PROBLEM = 120  # characters of one remark
 
@@ -116,14 +118,19 @@ class AuditRow:
         """The MAC as `00:04:f2:00:01:76`; None where it is blank or not one."""
         return normal_mac(self.mac)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values: `line`, one field per column (null where blank), `when`, `mac_normal`, `extra`, `problems`."""
+    def to_json(self, secrets: bool = False) -> dict[str, Any]:
+        """Plain values: `line`, one field per column (null where blank), `when`, `mac_address`, `extra`, `problems`.
+
+        The user's name is shown only with `secrets`.
+        """
         shown: dict[str, Any] = {"line": self.line}
         for name in COLUMNS:
             value = getattr(self, name)
             shown[name] = [module.to_json() for module in value] if isinstance(value, tuple) else value or None
         shown["when"] = None if self.when is None else self.when.isoformat()
-        shown["mac_normal"] = self.normal_mac
+        shown["mac_address"] = self.normal_mac
+        if self.user_id and not secrets:
+            shown["user_id"] = REDACTED
         shown["extra"] = [list(pair) for pair in self.extra]
         shown["problems"] = list(self.problems)
         return shown

@@ -74,6 +74,17 @@ def test_any_rows_come_back(some: list[AuditRow], delimiter: str, encoding: str)
     ]
 
 
+def test_the_user_is_shown_only_when_asked_for() -> None:
+    shown = ROW.to_json()
+    assert (shown["user_id"], shown["mac_address"], shown["serial"]) == (
+        "<redacted>",
+        "00:04:f2:00:01:76",
+        "07823-A345",
+    )
+    assert ROW.to_json(secrets=True)["user_id"] == "litware\\upgrade"
+    assert AuditRow("").to_json()["user_id"] is None
+
+
 def test_semicolons_between_columns_and_within_modules_are_told_apart() -> None:
     unquoted = log(ROW).replace(",", ";")
     assert read(unquoted) == [ROW]

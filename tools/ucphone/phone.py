@@ -133,10 +133,15 @@ class Phone:
         reply = yield Post(self.url, write_check(self.identity, self.modules))
         self.status = reply.last_update_status
         if not self.status.ok:
-            self.tell(Kind.FAILED, f"check: {self.status.meaning}", status=self.status.text)
+            self.tell(Kind.FAILED, f"check: {self.status.text}, {self.status.meaning}", status=self.status.text)
             return []
         if not reply.body.strip():
-            self.tell(Kind.NO_UPDATE, f"{self.status.text}: an empty answer", status=self.status.text, offered=[])
+            self.tell(
+                Kind.NO_UPDATE,
+                f"{self.status.text}: is answered with an empty body",
+                status=self.status.text,
+                offered=[],
+            )
             return []
         try:
             offers = read_answer(reply.body, reply.content_type, external=self.options.external)
@@ -145,7 +150,8 @@ class Phone:
             return []
         names = [f"{offer.version} ({offer.file_name})" for offer in offers]
         if not any(self._wants(offer) for offer in offers):
-            self.tell(Kind.NO_UPDATE, f"{self.status.text}: nothing new", status=self.status.text, offered=names)
+            text = f"nothing but {', '.join(names)}" if names else "nothing"
+            self.tell(Kind.NO_UPDATE, f"{self.status.text}: is offered {text}", status=self.status.text, offered=names)
             return []
         self.tell(Kind.OFFER, f"is offered {', '.join(names)}", status=self.status.text, offered=names)
         return offers
@@ -221,7 +227,7 @@ class Phone:
 
     def _fail(self, wininet: int, text: str, status: int = 0) -> None:
         self.status = Reply(status, wininet).last_update_status
-        self.tell(Kind.FAILED, f"{text}: {self.status.meaning}", status=self.status.text)
+        self.tell(Kind.FAILED, f"{text}: {self.status.text}, {self.status.meaning}", status=self.status.text)
 
 
 def is_listed(image: Download, catalog: bytes) -> bool:

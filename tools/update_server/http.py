@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import socket
@@ -18,6 +19,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from captures.exchange import endpoint
+from dissectors.audit_log import AuditRow
 from dissectors.errors import DissectError
 from dissectors.update_urls import PackagePath
 from tools.update_server.audit import FLUSH_INTERVAL, AuditLogWriter
@@ -126,6 +128,14 @@ class UpdateServer:
         """Tell an event."""
         self._on_event(ServerEvent(datetime.now(UTC), kind, text, data))
 
+    def log(self, row: AuditRow) -> None:
+        """Put a row into the audit log; a log that cannot be written does not keep a phone from its answer."""
+        try:
+            if self.audit is not None:
+                self.audit.add(row)
+        except (OSError, DissectError) as error:
+            self.emit("error", f"audit log not written: {error}")
+
     def _serve(self) -> None:
         try:
             asyncio.run(self._run())
@@ -144,7 +154,8 @@ class UpdateServer:
         await self._stopped.wait()
         flushing.stop()
         server.stop()
-        await asyncio.wait_for(server.close_all_connections(), _CLOSING)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.close_all_connections(), _CLOSING)
         self._flush()
 
     def _flush(self) -> None:
@@ -211,8 +222,7 @@ class _CheckHandler(_Handler):
         answer = self.server.service.answer(check, request.host)
         self.set_header("Content-Type", "text/xml; charset=utf-8")
         self.write(write_answer(answer, self.server.no_offer))
-        if self.server.audit is not None:
-            self.server.audit.add(audit_row(check, answer, request.remote_ip or "", datetime.now()))
+        self.server.log(audit_row(check, answer, request.remote_ip or "", datetime.now()))
         self.server.emit(
             "check",
             f"{check.mac or request.remote_ip} {check.key} reports {check.installed('CPE')}: {answer.reason}",
@@ -223,7 +233,6 @@ class _CheckHandler(_Handler):
             installed=str(check.installed("CPE")),
             offered=[str(offer.version) for offer in answer.offers],
             reason=answer.reason,
-            user=check.user,
         )
 
     def _not_a_check(self, error: DissectError) -> None:
