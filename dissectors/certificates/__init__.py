@@ -4,12 +4,13 @@
 `prove` says which catalog lists which file.
 """
 
+from dissectors.certificates.armour import looks_like_armour
 from dissectors.certificates.authenticode import SpcIndirectData
 from dissectors.certificates.catalog import Catalog, Listing, Member
 from dissectors.certificates.document import Document, dissect
 from dissectors.certificates.findings import Circumstances, Finding, examine
 from dissectors.certificates.pkcs7 import SignedData, Signer
-from dissectors.certificates.proof import Digests, Proof, prove, unmatched
+from dissectors.certificates.proof import FileDigests, Proof, prove, unmatched
 from dissectors.certificates.signature import Verdict, verify
 from dissectors.certificates.x509 import Certificate, Name
 
@@ -17,8 +18,8 @@ __all__ = [
     "Catalog",
     "Certificate",
     "Circumstances",
-    "Digests",
     "Document",
+    "FileDigests",
     "Finding",
     "Listing",
     "Member",
@@ -30,6 +31,7 @@ __all__ = [
     "Verdict",
     "dissect",
     "examine",
+    "looks_like_armour",
     "prove",
     "unmatched",
     "verify",

@@ -18,7 +18,7 @@ from dissectors.firmware.pe import authenticode_digest
 
 
 @dataclass(frozen=True, slots=True)
-class Digests:
+class FileDigests:
     """The digests of a file by which catalogs may know it; the Authenticode ones are empty for what is no PE image."""
 
     sha1: bytes = b""
@@ -27,7 +27,7 @@ class Digests:
     pe_sha256: bytes = b""
 
     @classmethod
-    def of(cls, data: bytes) -> Digests:
+    def of(cls, data: bytes) -> FileDigests:
         """Compute them all."""
         sha1 = hashlib.sha1(data, usedforsecurity=False).digest()
         sha256 = hashlib.sha256(data).digest()
@@ -37,6 +37,11 @@ class Digests:
             return cls(sha1, sha256, authenticode_digest(data, "sha1"), authenticode_digest(data, "sha256"))
         except DissectError:
             return cls(sha1, sha256)
+
+    @classmethod
+    def from_hex(cls, sha1: str, sha256: str) -> FileDigests:
+        """The digests of what was hashed elsewhere and is no PE image, such as a cabinet's member."""
+        return cls(bytes.fromhex(sha1), bytes.fromhex(sha256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Proof:
         return shown
 
 
-def prove(file: str, digests: Digests, catalogs: Iterable[tuple[str, Catalog]]) -> tuple[Proof, ...]:
+def prove(file: str, digests: FileDigests, catalogs: Iterable[tuple[str, Catalog]]) -> tuple[Proof, ...]:
     """What each of the named catalogs says of a file; lists of other things than files say nothing."""
     asked = {"pe_sha1": digests.pe_sha1, "pe_sha256": digests.pe_sha256}
     return tuple(
@@ -72,7 +77,7 @@ def prove(file: str, digests: Digests, catalogs: Iterable[tuple[str, Catalog]]) 
     )
 
 
-def unmatched(catalog: Catalog, files: Iterable[Digests]) -> int:
+def unmatched(catalog: Catalog, files: Iterable[FileDigests]) -> int:
     """How many entries of a catalog belong to none of these files: what a package should also hold, and does not."""
     held = {digest for file in files for digest in (file.sha1, file.sha256, file.pe_sha1, file.pe_sha256)}
     return sum(

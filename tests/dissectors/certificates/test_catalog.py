@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dissectors.certificates import Catalog, Digests, dissect, prove, tlv, unmatched
+from dissectors.certificates import Catalog, FileDigests, dissect, prove, tlv, unmatched
 from tests.dissectors.certificates.building import (
     algorithm,
     integer,
@@ -101,24 +101,24 @@ def test_an_old_catalog_says_what_it_lists() -> None:
 )
 def test_a_file_is_proved_by_any_of_its_digests(entry: bytes, hash_name: str, by: str) -> None:
     catalogs = [("a.cat", catalog_of(listing(entry))), ("b.cat", catalog_of(listing(member(b"\2" * 20))))]
-    here, there = prove("cpe.nbt", Digests.of(FILE), catalogs)
+    here, there = prove("cpe.nbt", FileDigests.of(FILE), catalogs)
     assert here.listed
     assert here.listing is not None
     assert (here.listing.hash, here.listing.by) == (hash_name, by)
     assert there.to_json() == {"file": "cpe.nbt", "catalog": "b.cat", "listed": False}
-    assert not any(proof.listed for proof in prove("other", Digests.of(FILE + b"!"), catalogs))
+    assert not any(proof.listed for proof in prove("other", FileDigests.of(FILE + b"!"), catalogs))
 
 
 def test_a_root_list_says_nothing_of_files() -> None:
     roots = catalog_of(listing(member(SHA1), usage="1.3.6.1.4.1.311.10.3.9", version=True))
     assert roots.usage == "rootListSigner"
-    assert prove("x", Digests.of(FILE), [("authroot.stl", roots)]) == ()
+    assert prove("x", FileDigests.of(FILE), [("authroot.stl", roots)]) == ()
     assert roots.lists(sha1=SHA1) is not None
 
 
 def test_entries_without_their_file_are_counted() -> None:
     catalog = catalog_of(listing(member(SHA1), member(b"\3" * 32)))
-    assert unmatched(catalog, [Digests.of(FILE)]) == 1
+    assert unmatched(catalog, [FileDigests.of(FILE)]) == 1
     assert unmatched(catalog, []) == 2
 
 
@@ -140,8 +140,8 @@ def test_exactly_what_is_listed_is_found(listed: list[bytes], other: bytes) -> N
 def test_a_real_catalog_lists_its_driver(corpus: Path) -> None:
     folder = corpus / "payloads/pki/signify"
     catalog = catalog_of((folder / "oem89.cat").read_bytes())
-    (proof,) = prove("inf", Digests.of((folder / "amdacpbtscoext.inf").read_bytes()), [("oem89.cat", catalog)])
+    (proof,) = prove("inf", FileDigests.of((folder / "amdacpbtscoext.inf").read_bytes()), [("oem89.cat", catalog)])
     assert proof.listing is not None
     assert (proof.listing.hash, proof.listing.member.file_name) == ("sha1", "amdacpbtscoext.inf")
     other = (folder / "catfiletest.cat").read_bytes()
-    assert not prove("cat", Digests.of(other), [("oem89.cat", catalog)])[0].listed
+    assert not prove("cat", FileDigests.of(other), [("oem89.cat", catalog)])[0].listed
