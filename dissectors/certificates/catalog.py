@@ -95,7 +95,7 @@ class Catalog:
     index: Mapping[bytes, tuple[int, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def read(cls, node: Node) -> Catalog:
+    def read(cls, node: Node, budget: tlv.Budget | None = None) -> Catalog:
         """Read a CertificateTrustList. Raises `DissectError`."""
         inside = values.fields(node, tlv.SEQUENCE, "a certificate trust list")
         first = inside.peek()
@@ -117,7 +117,7 @@ class Catalog:
         subjects = inside.optional(tlv.SEQUENCE)
         members = tuple(_members(subjects, problems)) if subjects else ()
         tagged = inside.optional(0, CONTEXT)
-        attributes = _list_attributes(tagged, problems) if tagged else {}
+        attributes = _list_attributes(tagged, problems, budget) if tagged else {}
         usage = ",".join(oids.LISTS.get(use, use) for use in usages)
         index: dict[bytes, tuple[int, str]] = {}
         for position, member in enumerate(members):
@@ -198,7 +198,7 @@ def _attribute(attribute: Node, digests: list[SpcIndirectData], named: dict[str,
             named[name] = shown
 
 
-def _list_attributes(tagged: Node, problems: list[str]) -> dict[str, str]:
+def _list_attributes(tagged: Node, problems: list[str], budget: tlv.Budget | None) -> dict[str, str]:
     """The catalog's own name/value pairs, each an extension whose octets are a name/value node."""
     named: dict[str, str] = {}
     try:
@@ -207,7 +207,7 @@ def _list_attributes(tagged: Node, problems: list[str]) -> dict[str, str]:
             if values.oid(inside.take(tlv.OID, "an extension's type")) == oids.CATALOG_NAME_VALUE:
                 inside.optional(tlv.BOOLEAN)
                 value = values.octet_string(inside.take(tlv.OCTET_STRING, "an extension's value"))
-                name, shown = _name_value(tlv.parse_one(value))
+                name, shown = _name_value(tlv.parse_one(value, budget))
                 named[name] = shown
     except DissectError as error:
         problems.append(f"list extensions: {error}")

@@ -23,6 +23,7 @@ from dissectors.certificates.x509 import (
 )
 from dissectors.errors import DissectError
 
+MAX_PROBLEMS = 200
 MAX_OUTLINE = 64  # nodes shown of a structure that has no name here
 MAX_PADDING = 8  # zero bytes that follow a signature to align it
 SHOWN_OCTETS = 32
@@ -207,9 +208,10 @@ def dissect(data: bytes) -> Document:
     failure: DissectError | None = None
     ber = False
     trailing = 0
+    budget = tlv.Budget()
     for block in bare.blocks:
         try:
-            found = _block(block)
+            found = _block(block, budget)
         except DissectError as error:
             failure = failure or error
             problems.append(f"block at offset {block.offset}: {error}")
@@ -224,18 +226,20 @@ def dissect(data: bytes) -> Document:
         problems += item.problems if not isinstance(item, OtherContent) else ()
         for certificate in item.certificates if isinstance(item, SignedData) else ():
             problems += (f"certificate {certificate.subject}: {problem}" for problem in certificate.problems)
+    if len(problems) > MAX_PROBLEMS:
+        problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more problems"]
     labels = tuple(dict.fromkeys(block.label for block in bare.blocks if block.label is not None))
     return Document(bare.form, tuple(items), ber, trailing, labels, tuple(problems))
 
 
-def _block(block: armour.Block) -> Document:
+def _block(block: armour.Block, budget: tlv.Budget) -> Document:
     """The items in one block, which follow one another."""
-    forest = tlv.read(block.der)
+    forest = tlv.read(block.der, budget)
     items: list[Item] = []
     problems: list[str] = []
     for root in forest.roots:
         try:
-            item = _item(root)
+            item = _item(root, budget)
         except DissectError as error:
             problems.append(str(error))
             break
@@ -260,7 +264,7 @@ def _block(block: armour.Block) -> Document:
     return Document("", tuple(items), forest.first_indefinite is not None, len(rest), (), tuple(problems))
 
 
-def _item(root: Node) -> Item | None:
+def _item(root: Node, budget: tlv.Budget) -> Item | None:
     """The item in one node, None where its shape is not known. Raises `DissectError` where a known one is not kept."""
     info = content_info(root)
     if info is not None:
@@ -269,12 +273,12 @@ def _item(root: Node) -> Item | None:
             return OtherContent(kind, root.stop - root.offset)
         if content is None:
             raise DissectError(root.stop, "SignedData", "nothing")
-        return read_signed_data(content)
+        return read_signed_data(content, budget)
     if root.truncated:
         return None
     if looks_like_certificate(root):
-        return read_certificate(root)
-    return _revocation_list(root) or _request(root)
+        return read_certificate(root, budget)
+    return _revocation_list(root) or _request(root, budget)
 
 
 def _revocation_list(root: Node) -> RevocationList | None:
@@ -306,7 +310,7 @@ def _revocation_list(root: Node) -> RevocationList | None:
     return RevocationList(issuer, this_update, next_update, _algorithm(root), count, tuple(problems))
 
 
-def _request(root: Node) -> CertificateRequest | None:
+def _request(root: Node, budget: tlv.Budget) -> CertificateRequest | None:
     if not _signed_triple(root):
         return None
     problems: list[str] = []
@@ -318,7 +322,7 @@ def _request(root: Node) -> CertificateRequest | None:
         inside.take(0, "attributes", CONTEXT)
     except DissectError:
         return None
-    return CertificateRequest(subject, by_tlv(key, (), problems), _algorithm(root), tuple(problems))
+    return CertificateRequest(subject, by_tlv(key, (), problems, budget), _algorithm(root), tuple(problems))
 
 
 def _signed_triple(root: Node) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,32 +100,45 @@ class Meaning:
         }
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep the library's warnings back: of what it will refuse one day, such as negative serial numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def by_cryptography(der: bytes) -> tuple[Meaning, str | None]:
     """What the library says, or why it refuses the certificate (then the meaning is empty)."""
     try:
-        # It warns of what it means to refuse one day, such as negative serial numbers; that is no news here.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             return _of_certificate(x509.load_der_x509_certificate(der)), None
     except Exception as error:  # noqa: BLE001  it raises whatever lies on its way
-        words = " ".join(str(error).split())
-        return Meaning(), f"not accepted by cryptography: {words[:120] or type(error).__name__}"
+        return Meaning(), f"not accepted by cryptography: {reason(error)}"
+
+
+def reason(error: Exception) -> str:
+    """What the library said, in one line."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def crl_refusal(der: bytes) -> str | None:
     """Why the library refuses a revocation list, or None."""
     try:
-        x509.load_der_x509_crl(der)
+        with quietly():
+            x509.load_der_x509_crl(der)
     except Exception as error:  # noqa: BLE001  as above
-        return f"not accepted by cryptography: {' '.join(str(error).split())[:120]}"
+        return f"not accepted by cryptography: {reason(error)}"
     return None
 
 
-def by_tlv(key: Node, extensions: Iterable[Extension], problems: list[str]) -> Meaning:
+def by_tlv(
+    key: Node, extensions: Iterable[Extension], problems: list[str], budget: tlv.Budget | None = None
+) -> Meaning:
     """The same from a subjectPublicKeyInfo and raw extensions; what cannot be read is added to `problems`."""
     meaning = Meaning()
     try:
-        meaning = _key(key)
+        meaning = _key(key, budget)
     except DissectError as error:
         problems.append(f"public key: {error}")
     for extension in extensions:
@@ -132,7 +146,7 @@ def by_tlv(key: Node, extensions: Iterable[Extension], problems: list[str]) -> M
         if reader is None:
             continue
         try:
-            meaning = replace(meaning, **reader(tlv.parse_one(extension.value)))
+            meaning = replace(meaning, **reader(tlv.parse_one(extension.value, budget)))
         except DissectError as error:
             problems.append(f"{oids.EXTENSIONS[extension.oid]}: {error}")
     return meaning
@@ -207,7 +221,7 @@ def _purpose(kind: str) -> str:
     return oids.PURPOSES.get(kind, kind)
 
 
-def _key(node: Node) -> Meaning:
+def _key(node: Node, budget: tlv.Budget | None) -> Meaning:
     inside = values.fields(node, tlv.SEQUENCE, "a public key")
     algorithm = values.fields(inside.take(tlv.SEQUENCE, "its algorithm"), tlv.SEQUENCE, "its algorithm")
     kind = values.oid(algorithm.take(tlv.OID, "its algorithm"))
@@ -215,7 +229,7 @@ def _key(node: Node) -> Meaning:
     bits = values.bit_string(inside.take(tlv.BIT_STRING, "the key's bits"))
     if name != "RSA":
         return Meaning(key_type=name)
-    modulus = values.fields(tlv.parse_one(bits), tlv.SEQUENCE, "an RSA key").take(tlv.INTEGER, "a modulus")
+    modulus = values.fields(tlv.parse_one(bits, budget), tlv.SEQUENCE, "an RSA key").take(tlv.INTEGER, "a modulus")
     return Meaning(key_type=name, key_bits=values.integer(modulus).bit_length())
 
 

@@ -27,6 +27,7 @@ from dissectors.certificates.x509 import (
 from dissectors.errors import DissectError
 
 MAX_CERTIFICATES = 2000  # Microsoft's whole root programme is a quarter of that
+MAX_SIGNERS = 64
 MAX_NESTED_SIGNERS = 4  # countersignatures inside countersignatures
 
 T = TypeVar("T")
@@ -142,7 +143,7 @@ def content_info(node: Node) -> tuple[str, Node | None] | None:
     return kind, content.children[0] if content and content.is_(0, CONTEXT) and content.children else None
 
 
-def read_signed_data(node: Node) -> SignedData:
+def read_signed_data(node: Node, budget: tlv.Budget | None = None) -> SignedData:
     """Read a SignedData. What is wrong inside is left out and named in `problems`; raises where the frame is wrong."""
     inside = values.fields(node, tlv.SEQUENCE, "SignedData")
     version = values.integer(inside.take(tlv.INTEGER, "a version"))
@@ -157,28 +158,32 @@ def read_signed_data(node: Node) -> SignedData:
     signers = inside.optional(tlv.SET)
     if signers is None:
         problems.append("the set of signers is missing")
-    found = _each(_plain_certificates(certificates, problems), read_certificate, problems)
+    found = _each(_plain_certificates(certificates, problems), lambda child: read_certificate(child, budget), problems)
+    signed_by = signers.children if signers else ()
+    if len(signed_by) > MAX_SIGNERS:
+        problems.append(f"only {MAX_SIGNERS} of {len(signed_by)} signers are read")
+        signed_by = signed_by[:MAX_SIGNERS]
     indirect = catalog = None
     if held is not None:
         try:
             if content_type == oids.SPC_INDIRECT_DATA:
                 indirect = SpcIndirectData.read(held)
             elif content_type == oids.CTL:
-                catalog = Catalog.read(held)
+                catalog = Catalog.read(held, budget)
                 problems += catalog.problems
         except DissectError as error:
             problems.append(f"content: {error}")
     return SignedData(
         *(version, tuple(digests), content_type, None if held is None else _hashed(held), tuple(found)),
         crls=tuple(child.raw for child in (crls.children if crls else ()) if not child.truncated),
-        signers=tuple(_each(signers.children if signers else (), read_signer, problems)),
+        signers=tuple(_each(signed_by, lambda child: read_signer(child, budget), problems)),
         indirect_data=indirect,
         catalog=catalog,
         problems=tuple(problems),
     )
 
 
-def read_signer(node: Node, depth: int = 0) -> Signer:
+def read_signer(node: Node, budget: tlv.Budget | None = None, depth: int = 0) -> Signer:
     """Read a SignerInfo. Raises `DissectError`."""
     inside = values.fields(node, tlv.SEQUENCE, "a signer")
     inside.take(tlv.INTEGER, "a version")
@@ -201,9 +206,9 @@ def read_signer(node: Node, depth: int = 0) -> Signer:
         for kind, value in _attributes(attributes, problems):
             try:
                 if kind == oids.COUNTERSIGNATURE and depth < MAX_NESTED_SIGNERS:
-                    countersigners.append(read_signer(value, depth + 1))
+                    countersigners.append(read_signer(value, budget, depth + 1))
                 elif kind in _SIGNER_ATTRIBUTES:
-                    extra |= _SIGNER_ATTRIBUTES[kind](value)
+                    extra |= _SIGNER_ATTRIBUTES[kind](value, budget)
             except DissectError as error:
                 problems.append(f"attribute {kind}: {error}")
     return Signer(
@@ -268,12 +273,12 @@ def _hashed(node: Node) -> bytes:
     return values.octets_of(node) if node.is_(tlv.OCTET_STRING) else node.value
 
 
-def _opus(node: Node) -> dict[str, Any]:
+def _opus(node: Node, _: tlv.Budget | None) -> dict[str, Any]:
     program, url = opus_info(node)
     return {"program": program, "url": url}
 
 
-def _timestamp(node: Node) -> dict[str, Any]:
+def _timestamp(node: Node, budget: tlv.Budget | None) -> dict[str, Any]:
     """The time of an RFC 3161 token: TSTInfo is version, policy, imprint, serial number, time."""
     info = content_info(node)
     if info is None or info[0] != oids.SIGNED_DATA or info[1] is None:
@@ -284,7 +289,7 @@ def _timestamp(node: Node) -> dict[str, Any]:
     encapsulated = Fields(inside.take(tlv.SEQUENCE, "the content"))
     encapsulated.take(tlv.OID, "a content type")
     held = Fields(encapsulated.take(0, "the content", CONTEXT)).take(tlv.OCTET_STRING, "TSTInfo")
-    fields = values.fields(tlv.parse_one(values.octet_string(held)), tlv.SEQUENCE, "TSTInfo")
+    fields = values.fields(tlv.parse_one(values.octet_string(held), budget), tlv.SEQUENCE, "TSTInfo")
     fields.take(tlv.INTEGER, "a version")
     fields.take(tlv.OID, "a policy")
     fields.take(tlv.SEQUENCE, "an imprint")
@@ -292,10 +297,10 @@ def _timestamp(node: Node) -> dict[str, Any]:
     return {"timestamp": values.time(fields.take(tlv.GENERALIZED_TIME, "a time"))}
 
 
-_SIGNER_ATTRIBUTES: dict[str, Callable[[Node], dict[str, Any]]] = {
-    oids.CONTENT_TYPE: lambda node: {"content_type": values.oid(node)},
-    oids.MESSAGE_DIGEST: lambda node: {"message_digest": values.octet_string(node)},
-    oids.SIGNING_TIME: lambda node: {"signing_time": values.time(node)},
+_SIGNER_ATTRIBUTES: dict[str, Callable[[Node, tlv.Budget | None], dict[str, Any]]] = {
+    oids.CONTENT_TYPE: lambda node, _: {"content_type": values.oid(node)},
+    oids.MESSAGE_DIGEST: lambda node, _: {"message_digest": values.octet_string(node)},
+    oids.SIGNING_TIME: lambda node, _: {"signing_time": values.time(node)},
     oids.SPC_OPUS_INFO: _opus,
     oids.TIMESTAMPED: _timestamp,
     oids.TIMESTAMPED_CMS: _timestamp,

@@ -7,6 +7,7 @@ is to be trusted: see `findings` for its chain.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from dissectors.certificates.meaning import quietly, reason
 from dissectors.certificates.pkcs7 import SignedData, Signer
 from dissectors.certificates.x509 import Certificate
 from dissectors.errors import Unsupported
@@ -60,7 +62,8 @@ def signed_by(issuer: Certificate, signature: bytes, message: bytes, digest: str
     if digest not in _HASHES:
         raise Unsupported(0, "a known hash algorithm", f"hash algorithm {digest or 'unknown'}")
     try:
-        key = x509.load_der_x509_certificate(issuer.der).public_key()
+        with quietly():
+            key = x509.load_der_x509_certificate(issuer.der).public_key()
         if isinstance(key, rsa.RSAPublicKey) and algorithm != "rsassaPss":
             key.verify(signature, message, padding.PKCS1v15(), _HASHES[digest]())
         elif isinstance(key, ec.EllipticCurvePublicKey):
@@ -72,24 +75,24 @@ def signed_by(issuer: Certificate, signature: bytes, message: bytes, digest: str
     except Unsupported:
         raise
     except Exception as error:  # noqa: BLE001  the library raises whatever lies on its way
-        words = " ".join(str(error).split())[:120] or type(error).__name__
-        raise Unsupported(0, "a certificate that cryptography accepts", words) from None
+        raise Unsupported(0, "a certificate that cryptography accepts", reason(error)) from None
     return True
 
 
 def verify(signed: SignedData, content: bytes | None = None) -> tuple[Verdict, ...]:
     """Check every signer; `content` is what a detached signature was made over."""
     held = signed.content if content is None else content
-    return tuple(_verify(signed, signer, held) for signer in signed.signers)
+    names = {signer.digest_algorithm for signer in signed.signers} & _HASHES.keys()
+    digests = {} if held is None else {name: hashlib.new(name, held, usedforsecurity=False).digest() for name in names}
+    return tuple(_verify(signed, signer, held, digests) for signer in signed.signers)
 
 
-def _verify(signed: SignedData, signer: Signer, content: bytes | None) -> Verdict:
+def _verify(signed: SignedData, signer: Signer, content: bytes | None, digests: Mapping[str, bytes]) -> Verdict:
     certificate = signed.signer_certificate(signer)
     name = str(certificate.subject if certificate else signer.issuer or "")
     matches: bool | None = None
-    if content is not None and signer.signed_attributes is not None and signer.digest_algorithm in _HASHES:
-        digest = hashlib.new(signer.digest_algorithm, content, usedforsecurity=False).digest()
-        matches = digest == signer.message_digest
+    if signer.signed_attributes is not None and signer.digest_algorithm in digests:
+        matches = digests[signer.digest_algorithm] == signer.message_digest
     message = signer.signed_attributes if signer.signed_attributes is not None else content
     if matches is False:
         return Verdict(name, matches, verified=False, reason="the content is not what was signed")

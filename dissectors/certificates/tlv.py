@@ -17,7 +17,7 @@ from construct import Construct, ConstructError, Struct, Tell, stream_read, stre
 from dissectors.errors import DissectError, LimitExceeded
 
 MAX_DEPTH = 64  # levels of nesting; a certificate in a signature in a signature has about 20
-MAX_NODES = 100_000  # a root list of 200 KB has 16 thousand, a CRL of ten thousand entries 30
+MAX_NODES = 150_000  # of a whole file; a root list of 200 KB has 16 thousand, a CRL of ten thousand entries 30
 MAX_TAG_OCTETS = 4  # of the high-number form
 MAX_LENGTH_OCTETS = 4
 
@@ -28,6 +28,19 @@ UTF8_STRING, SEQUENCE, SET, NUMERIC_STRING, PRINTABLE_STRING, T61_STRING, IA5_ST
 UTC_TIME, GENERALIZED_TIME, VISIBLE_STRING, UNIVERSAL_STRING, BMP_STRING = 23, 24, 26, 28, 30
 
 INDEFINITE = -1
+
+
+class Budget:
+    """What may still be read of one file: every node of it counts, also those inside of octet strings."""
+
+    def __init__(self, nodes: int = MAX_NODES) -> None:
+        self._left = nodes
+
+    def spend(self, offset: int) -> None:
+        """Count a node. Raises `LimitExceeded` where there have been too many."""
+        if self._left <= 0:
+            raise LimitExceeded(offset, f"at most {MAX_NODES} nodes in a file", "more")
+        self._left -= 1
 
 
 class Tag(NamedTuple):
@@ -171,13 +184,13 @@ class _Open:
     children: list[Node] = field(default_factory=list)
 
 
-def read(data: bytes) -> Forest:
+def read(data: bytes, budget: Budget | None = None) -> Forest:
     """Read whatever can be read; never raises.
 
     A node whose length the input does not hold is cut off at its end (`truncated`). Where the inside of a node of
     known length is no proper encoding, that node is left without children and reading goes on behind it.
     """
-    reader = _Reader(data)
+    reader = _Reader(data, budget or Budget())
     while not reader.done:
         try:
             reader.run()
@@ -194,17 +207,17 @@ def read(data: bytes) -> Forest:
     return Forest(tuple(reader.stack[0].children), first, reader.first_indefinite)
 
 
-def parse(data: bytes) -> tuple[Node, ...]:
+def parse(data: bytes, budget: Budget | None = None) -> tuple[Node, ...]:
     """The nodes that make up the input to its last byte. Raises `DissectError`."""
-    forest = read(data)
+    forest = read(data, budget)
     if forest.error:
         raise forest.error
     return forest.roots
 
 
-def parse_one(data: bytes) -> Node:
+def parse_one(data: bytes, budget: Budget | None = None) -> Node:
     """The single node that makes up the whole input. Raises `DissectError`."""
-    roots = parse(data)
+    roots = parse(data, budget)
     if len(roots) != 1:
         raise DissectError(roots[0].stop if roots else 0, "one node", f"{len(roots)}")
     return roots[0]
@@ -226,7 +239,7 @@ def definite(node: Node) -> bytes:
 class _Reader:
     """The state of one reading: the open nodes, outermost first (the first stands for the input), and the position."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, budget: Budget) -> None:
         self.data = data
         self.stack = [_Open(Tag(0, 0), 0, 0, len(data))]
         self.position = 0
@@ -234,7 +247,7 @@ class _Reader:
         self.first_indefinite: int | None = None
         self.done = False
         self._stream = io.BytesIO(data)
-        self._count = 0
+        self._budget = budget
 
     def run(self) -> None:
         """Read nodes until the input ends. Raises `DissectError`; the state is then that before the bad node."""
@@ -272,9 +285,7 @@ class _Reader:
 
     def _node(self, frame: _Open) -> None:
         at = self.position
-        self._count += 1
-        if self._count > MAX_NODES:
-            raise LimitExceeded(at, f"at most {MAX_NODES} nodes", "more")
+        self._budget.spend(at)
         self._stream.seek(at)
         try:
             header = HEADER.parse_stream(self._stream)

@@ -128,8 +128,11 @@ def looks_like_certificate(node: Node) -> bool:
     return tags[: len(wanted)] == [(tlv.UNIVERSAL, number) for number in wanted]
 
 
-def read_certificate(node: Node) -> Certificate:
-    """Read the certificate in a node of any tree. Raises `DissectError` where its frame does not fit."""
+def read_certificate(node: Node, budget: tlv.Budget | None = None) -> Certificate:
+    """Read the certificate in a node of any tree; `budget` is that of its file.
+
+    Raises `DissectError` where its frame does not fit.
+    """
     outer = values.fields(node, tlv.SEQUENCE, "a certificate")
     tbs = values.fields(outer.take(tlv.SEQUENCE, "a to-be-signed certificate"), tlv.SEQUENCE, "its fields")
     problems: list[str] = []
@@ -167,7 +170,7 @@ def read_certificate(node: Node) -> Certificate:
     meaning, refusal = by_cryptography(node.raw)
     if refusal:
         problems.append(refusal)
-        meaning = by_tlv(key, extensions, problems)
+        meaning = by_tlv(key, extensions, problems, budget)
     return Certificate(
         *(node.raw, number + 1, serial, issuer, subject, not_before, not_after),
         *(name, digest, extensions, meaning, tuple(problems)),

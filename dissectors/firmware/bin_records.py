@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,8 @@ from dissectors.errors import DissectError, LimitExceeded
 
 MAGIC = b"B000FF\n"
 MAX_RECORDS = 65536
-MAX_FLAT = 256 << 20  # bytes of memory that `flat` may lay out; such a phone has 32 MB of flash
+MAX_PROBLEMS = 100
+MAX_FLAT = 64 << 20  # bytes of memory that `flat` may lay out
 ADDRESSES = 1 << 32
 
 # fmt: off
@@ -75,18 +75,20 @@ class BinImage:
         except ConstructError as error:
             raise DissectError(0, "a B000FF image", " ".join(str(error).split())[:120]) from None
 
-    def flat(self) -> bytes:
-        """The memory that the records make, from `start` on; gaps are zero. Raises `LimitExceeded`."""
-        end = max((record.address + record.length for record in self.records), default=self.start)
-        size = max(end, self.start + self.length) - self.start
+    def flat(self) -> bytearray:
+        """The memory that the records make, from `start` to the last record's end; gaps are zero.
+
+        Raises `LimitExceeded`.
+        """
+        records = [record for record in self.records if record.address >= self.start]
+        size = max((record.address + record.length for record in records), default=self.start) - self.start
         if size > MAX_FLAT:
             raise LimitExceeded(len(MAGIC), f"an image of at most {MAX_FLAT} bytes", f"{size}")
         memory = bytearray(size)
-        for record in self.records:
+        for record in records:
             at = record.address - self.start
-            if at >= 0:
-                memory[at : at + record.length] = self.source[record.offset : record.offset + record.length]
-        return bytes(memory)
+            memory[at : at + record.length] = self.source[record.offset : record.offset + record.length]
+        return memory
 
     @staticmethod
     def build(start: int, length: int, records: Iterable[tuple[int, bytes]], entry: int) -> bytes:
@@ -109,27 +111,28 @@ class BinImage:
 
 
 def _parse(view: memoryview) -> BinImage:
-    stream = io.BytesIO(view)
-    header = HEADER.parse_stream(stream)
+    header = HEADER.parse(view[: HEADER.sizeof()])
     if header.start + header.length > ADDRESSES:
         raise DissectError(len(MAGIC), "an image within 4 GiB of addresses", f"{header.length} at {header.start:#x}")
     records: list[BinRecord] = []
     problems: list[str] = []
     entry = None
+    end = HEADER.sizeof()
     while True:
-        at = stream.tell()
+        at = end
         if at + RECORD.sizeof() > len(view):
             problems.append(f"it ends at offset {at} without naming its entry point")
             break
-        record = RECORD.parse_stream(stream)
+        offset = at + RECORD.sizeof()
+        record = RECORD.parse(view[at:offset])
         if record.address == 0:
+            end = offset
             entry = record.length
             if record.checksum:
                 problems.append(f"the closing record at offset {at} has a checksum")
             break
         if len(records) == MAX_RECORDS:
             raise LimitExceeded(at, f"at most {MAX_RECORDS} records", "more")
-        offset = stream.tell()
         if record.length > len(view) - offset:
             problems.append(f"the record at offset {at} is cut off: {record.length} bytes, {len(view) - offset} left")
             break
@@ -139,10 +142,11 @@ def _parse(view: memoryview) -> BinImage:
         if not right:
             problems.append(f"the record at offset {at} has a wrong sum")
         records.append(BinRecord(record.address, offset, record.length, record.checksum, right))
-        stream.seek(offset + record.length)
-    end = stream.tell()
+        end = offset + record.length
     if entry is not None and end < len(view):
         problems.append(f"{len(view) - end} bytes follow the image")
+    if len(problems) > MAX_PROBLEMS:
+        problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more problems"]
     return BinImage(header.start, header.length, tuple(records), entry, end, tuple(problems), view)
 
 

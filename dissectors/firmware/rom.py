@@ -130,7 +130,7 @@ class Rom:
         }
 
 
-def find_roms(data: bytes) -> tuple[Rom, ...]:
+def find_roms(data: bytes | bytearray) -> tuple[Rom, ...]:
     """Every ROM image whose marker lies at the beginning of `data`; what only looks like one is left out."""
     found: list[Rom] = []
     entries = 0
@@ -146,13 +146,13 @@ def find_roms(data: bytes) -> tuple[Rom, ...]:
     return tuple(found)
 
 
-def parse_rom(data: bytes, start: int = 0) -> Rom:
+def parse_rom(data: bytes | bytearray, start: int = 0) -> Rom:
     """Read the ROM image that begins at `start`. Raises `DissectError` where marker or header do not fit."""
     at = start + MARKER_OFFSET
     try:
         signature = SIGNATURE.parse(data[at : at + SIGNATURE.sizeof()])
     except ConstructError:
-        raise DissectError(at, "the marker ECEC and the place of ROMHDR", repr(data[at : at + 4])) from None
+        raise DissectError(at, "the marker ECEC and the place of ROMHDR", repr(bytes(data[at : at + 4]))) from None
     if signature.romhdr_address not in KERNEL_ADDRESSES:
         raise DissectError(at + 4, "an address of the kernel", f"{signature.romhdr_address:#x}")
     base = signature.romhdr_address - signature.romhdr_offset
@@ -193,7 +193,7 @@ def parse_rom(data: bytes, start: int = 0) -> Rom:
 class _Addresses:
     """Addresses of an image turned into offsets of the input."""
 
-    def __init__(self, data: bytes, shift: int) -> None:
+    def __init__(self, data: bytes | bytearray, shift: int) -> None:
         self._data = data
         self._shift = shift
 
@@ -210,7 +210,7 @@ class _Addresses:
         return self._data[offset : offset + MAX_NAME].partition(b"\0")[0].decode("latin-1")
 
 
-def _candidates(data: bytes) -> Iterator[int]:
+def _candidates(data: bytes | bytearray) -> Iterator[int]:
     """Starts of images by the marker's place; images begin at multiples of four."""
     tried = 0
     at = data.find(MARKER, MARKER_OFFSET, SEARCHED)
@@ -221,7 +221,7 @@ def _candidates(data: bytes) -> Iterator[int]:
         at = data.find(MARKER, at + 1, SEARCHED)
 
 
-def _table(data: bytes, at: int, count: int, entry: Construct, what: str, problems: list[str]) -> list[Any]:
+def _table(data: bytes | bytearray, at: int, count: int, entry: Construct, what: str, problems: list[str]) -> list[Any]:
     """The entries that the input holds."""
     held = max(0, min(count, (len(data) - at) // entry.sizeof()))
     if held < count:

@@ -8,8 +8,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from dissectors import DissectError
-from dissectors.certificates import Certificate, SignedData, dissect, verify
-from tests.dissectors.certificates.building import Plan, der, integer, key, oid, sequence, set_of, signed_data, tagged
+from dissectors.certificates import Certificate, SignedData, dissect, tlv, verify
+from dissectors.certificates.document import MAX_PROBLEMS
+from dissectors.certificates.pkcs7 import MAX_SIGNERS
+from tests.dissectors.certificates.building import (
+    Plan,
+    der,
+    integer,
+    key,
+    leaf,
+    oid,
+    sequence,
+    set_of,
+    signed_data,
+    tagged,
+)
 
 SERVER = Plan("pool01.contoso.com", "Contoso Root")
 ROOT = Plan("Contoso Root", "Contoso Root", ca=True)
@@ -139,3 +152,24 @@ def test_one_certificate_is_a_certificate() -> None:
     assert isinstance(item, Certificate)
     shown = dissect(BAG[0]).to_json()
     assert (shown["kind"], shown["form"], shown["sha256"]) == ("certificate", "DER", item.sha256)
+
+
+def test_the_nodes_of_all_blocks_count_together() -> None:
+    nulls = base64.encodebytes(sequence(leaf(tlv.NULL, b"") * (tlv.MAX_NODES // 10)))
+    block = b"-----BEGIN X-----\n" + nulls + b"-----END X-----\n"
+    document = dissect(block * 12)
+    assert len(document.items) == 9
+    assert "nodes in a file" in document.problems[0]
+
+
+def test_many_problems_are_summed_up() -> None:
+    document = dissect(signed_data("1.2.840.113549.1.7.1", None, [sequence(integer(1))] * 500))
+    assert len(document.problems) == MAX_PROBLEMS + 1
+    assert document.problems[-1] == "and 300 more problems"
+
+
+def test_only_so_many_signers_are_read() -> None:
+    many = set_of(*[sequence(integer(1))] * (MAX_SIGNERS + 1))
+    inner = sequence(integer(1), set_of(), sequence(oid("1.2.840.113549.1.7.1")), many)
+    document = dissect(sequence(oid("1.2.840.113549.1.7.2"), tagged(0, inner)))
+    assert document.problems[0] == f"only {MAX_SIGNERS} of {MAX_SIGNERS + 1} signers are read"

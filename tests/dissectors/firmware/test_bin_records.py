@@ -25,7 +25,9 @@ def test_an_image_reads_as_it_was_built(parts: list[tuple[int, bytes]], entry: i
     memory = bytearray(5000)
     for at, data in parts:
         memory[at : at + len(data)] = data
-    assert image.flat() == bytes(memory)
+    flat = image.flat()
+    assert flat == memory[: len(flat)]
+    assert not any(memory[len(flat) :])
 
 
 def test_the_layout_is_the_documented_one() -> None:
@@ -72,6 +74,6 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
 
 
 def test_memory_has_a_limit() -> None:
-    image = BinImage.parse(BinImage.build(0, MAX_FLAT + 1, [(1, b"x")], 1))
+    image = BinImage.parse(BinImage.build(0, MAX_FLAT + 9, [(MAX_FLAT, b"x")], 1))
     with pytest.raises(LimitExceeded):
         image.flat()
