@@ -25,10 +25,7 @@ from dissectors import DissectError
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
 from proxy_addons.failures import Failures, fail_open, fail_open_async
-from proxy_addons.flows import (
-    body_length,
-    headers_of,
-)
+from proxy_addons.flows import body_length, headers_of
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules, RulesError
 from proxy_addons.streams import Hold, Tee
@@ -39,7 +36,7 @@ logger = logging.getLogger("upshim")
 
 BODY_LIMIT = 1 << 20  # update checks are a few KiB
 ACKNOWLEDGE_WITHIN = 0.5  # seconds an answer may wait for its record; then it goes on without
-
+LOOK_EVERY = 1.0  # seconds between looks at the rules file and the profile
 
 TEXT: Any = Optional[str]  # noqa: UP045 - mitmproxy looks types up at run time and knows this spelling only
 OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
@@ -62,6 +59,8 @@ class Upshim:
         self.rewriter = Rewriter(Rules(), Vocabulary.default(), BODY_LIMIT)
         self.upstreams = Upstreams()
         self._watches: WeakKeyDictionary[http.HTTPFlow, Watch] = WeakKeyDictionary()
+        self._stamps: Stamps = ()
+        self._looking: asyncio.Task[None] | None = None
 
     def load(self, loader: Loader) -> None:
         """Declare the options."""
@@ -72,20 +71,56 @@ class Upshim:
         """Read the files the options name. Raises `OptionsError` with one line."""
         options = ctx.options
         if updated & {"upshim_rules", "upshim_profile", "upshim_dry_run", "upshim_body_limit"}:
-            self.rewriter = load_rewriter(
-                options.upshim_rules, options.upshim_profile, options.upshim_body_limit, dry_run=options.upshim_dry_run
-            )
+            self._load_rewriter()
         if updated & {"mode", "upshim_upstream"}:
             try:
                 self.upstreams = Upstreams.of(options.mode, options.upshim_upstream)
             except ValueError as error:
                 raise exceptions.OptionsError(str(error)) from error
         if updated & {"upshim_record", "upshim_pcap"}:
-            self.done()
+            self._close_recording()
             self._open_recording(options.upshim_record, options.upshim_pcap)
+
+    def running(self) -> None:
+        """Watch the rules file and the profile from now on."""
+        if ctx.options.keep_host_header is False and any(mode.startswith("reverse:") for mode in ctx.options.mode):
+            logger.warning("upshim: the server does not see the phones' Host header: --set keep_host_header=true")
+        self._looking = asyncio.get_running_loop().create_task(self._look_after_files())
 
     def done(self) -> None:
         """Write what is still queued."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        self._close_recording()
+
+    def reload(self) -> None:
+        """Read rules and profile again; with a mistake in one of them the old ones stay in force."""
+        try:
+            self._load_rewriter()
+        except exceptions.OptionsError as error:
+            # After start-up an error in the log ends nothing.
+            logger.error("upshim: the old rules stay in force: %s", error)  # noqa: TRY400 - a mistake in a file, not in us
+            self.failures.counts["rules refused"] += 1
+
+    async def _look_after_files(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._stamps != stamps(ctx.options.upshim_rules, ctx.options.upshim_profile):
+                self.reload()
+
+    def _load_rewriter(self) -> None:
+        options = ctx.options
+        # Taken before reading: a change in between is seen at the next look.
+        self._stamps = stamps(options.upshim_rules, options.upshim_profile)
+        self.rewriter = load_rewriter(
+            options.upshim_rules, options.upshim_profile, options.upshim_body_limit, dry_run=options.upshim_dry_run
+        )
+        if options.upshim_rules:
+            rules = self.rewriter.rules
+            logger.info("upshim: %d rules in force (sha256 %s)", len(rules.rules), rules.sha256)
+
+    def _close_recording(self) -> None:
         if self.recording is not None:
             self.recording.close()
             self.recording = None
@@ -215,6 +250,8 @@ class Upshim:
             checked = Checked(Edited.untouched(raw, "request not decoded: fault in upshim"))
         watch.checked, watch.request.edited = checked, checked.body
         self._count(checked.body)
+        if checked.phone is not None:
+            log_decision(checked, dry_run=self.rewriter.dry_run)
         return checked
 
     def _check_held(self, watch: Watch, raw: bytes) -> bytes:
@@ -286,6 +323,39 @@ def settle(future: asyncio.Future[None]) -> None:
     """Resolve a future that may have been given up."""
     if not future.done():
         future.set_result(None)
+
+
+Stamps = tuple[tuple[int, int, int] | None, ...]
+
+
+def stamps(*paths: str | None) -> Stamps:
+    """What tells a file from a changed one."""
+
+    def stamp(path: str | None) -> tuple[int, int, int] | None:
+        try:
+            status = Path(path).expanduser().stat() if path else None
+        except OSError:
+            return None
+        return status and (status.st_ino, status.st_size, status.st_mtime_ns)
+
+    return tuple(stamp(path) for path in paths)
+
+
+def log_decision(checked: Checked, *, dry_run: bool) -> None:
+    """One line for one update check."""
+    phone, decision = checked.phone, checked.decision
+    if phone is not None:
+        logger.info(
+            "upshim: check from %s %s %s %s: %s%s%s (%s)",
+            phone.mac or phone.serial or "an unnamed phone",
+            phone.vendor,
+            phone.model,
+            phone.version,
+            decision.action,
+            f" by rule {decision.rule.name}" if decision.rule else "",
+            ", dry run" if dry_run else "",
+            decision.reason,
+        )
 
 
 def load_rewriter(rules: str | None, profile: str | None, limit: int, *, dry_run: bool) -> Rewriter:

@@ -47,16 +47,17 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     server = proxyserver.Proxyserver()
     addon = Upshim()
     try:
+        launch.state.mkdir(mode=0o700, parents=True, exist_ok=True)  # a certificate authority's key goes there
         master.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), addon)
+        # First what everything else is checked against: an update that fails is rolled back and checked once more.
+        master.options.update(mode=list(launch.modes), upshim_upstream=list(launch.upstreams))
         master.options.update(
             confdir=str(launch.state),
-            mode=list(launch.modes),
             # What the phone sent is what the server gets, and a probe of our port is not passed on to the server.
             keep_host_header=True,
             validate_inbound_headers=False,
             connection_strategy="lazy",
             http2=False,
-            upshim_upstream=list(launch.upstreams),
             upshim_rules=as_option(launch.rules),
             upshim_record=as_option(launch.record),
             upshim_profile=as_option(launch.profile),
@@ -76,6 +77,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, master.shutdown)
+    loop.add_signal_handler(signal.SIGHUP, addon.reload)
     ready([(str(address[0]), int(address[1])) for address in server.listen_addrs()], master.shutdown)
     await master.run()
 

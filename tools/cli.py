@@ -13,6 +13,8 @@ from tools.errors import EXIT_UNUSABLE, UnusableInput
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
 VERBS: dict[str, str] = {
+    "demo": "tools.demo",
+    "bench": "tools.bench",
     "phone": "tools.phone",
     "serve": "tools.serve",
     "proxy": "tools.proxy",

@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     state = args.state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "upshim"
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("upshim").setLevel(logging.INFO)
-    logging.getLogger("mitmproxy").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    # Until the proxy is up, whatever goes wrong is told by the one line of the error.
+    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)
     launch = Launch(
         modes=modes,
         state=state,
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     )
 
     def ready(addresses: list[tuple[str, int]], _stop: object) -> None:
+        logging.getLogger("mitmproxy").setLevel(logging.INFO if args.verbose else logging.WARNING)
         for host, port in addresses:
             shown = f"[{host}]" if ":" in host else host
             print(f"listening on {shown}:{port}", flush=True)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bodies import REPORT_ZERO
+from tests.conftest import ROOT
+from tests.proxies import running
+from tools.cli import main
+from tools.errors import UnusableInput
+from tools.proxy import address, listeners
+
+UPSTREAM = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "--mode reverse needs --upstream"),
+        (["--mode", "regular"], "--mode regular needs --upstream"),
+        (["--upstream", "ftp://x"], "expected http://HOST"),
+        (["--upstream", "http://"], "expected an upstream such as"),
+        (["--upstream", "http://a:b@x"], "expected an upstream such as"),
+        (["--upstream", "http://x:99999"], "expected an upstream such as"),
+        (["--upstream", UPSTREAM, "--listen", "here"], "--listen: expected HOST:PORT"),
+        (["--upstream", UPSTREAM, "--listen", "127.0.0.1:70000"], "--listen: expected HOST:PORT"),
+        (["--upstream", UPSTREAM, "--rules", "/nowhere/rules.toml"], "/nowhere/rules.toml: No such file or directory"),
+        (["--upstream", UPSTREAM, "--profile", "/nowhere/p.toml"], "/nowhere/p.toml: No such file or directory"),
+        (["--upstream", UPSTREAM, "--record", "/dev/null/rec"], "/dev/null/rec: cannot record here"),
+        (["--upstream", UPSTREAM, "--pcap", "/tmp/x"], "upshim_pcap needs upshim_record"),
+        (["--upstream", UPSTREAM, "--listen", "192.0.2.1:8080"], "192.0.2.1"),
+        (["--upstream", UPSTREAM, "--colour"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_exit_2(words: list[str], complaint: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tools", "proxy", "--state", str(tmp_path), *words]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert complaint in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_port_in_use_and_bad_files(tmp_path: Path) -> None:
+    rules, profile = tmp_path / "rules.toml", tmp_path / "profile.toml"
+    rules.write_text(REPORT_ZERO.replace("< 1", "below 1"))
+    profile.write_text("[aliases]\nnonsense = 3\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for words, complaint in (
+            (["--listen", f"127.0.0.1:{port}"], "address already in use"),
+            (["--rules", str(rules)], f"{rules}: line 15: when.version: expected a constraint"),
+            (["--profile", str(profile)], f"{profile}: "),
+        ):
+            command = [sys.executable, "-m", "tools", "proxy", "--upstream", UPSTREAM, "--state", str(tmp_path / "s")]
+            ended = subprocess.run(
+                [*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert ended.returncode == 2, ended.stderr
+            assert ended.stderr.count("\n") == 1, ended.stderr
+            assert complaint in ended.stderr
+
+
+def test_it_ends_when_told_to(tmp_path: Path) -> None:
+    with running("upshim", UPSTREAM, tmp_path) as proxy:
+        assert proxy.stop() == 0
+
+
+def test_modes() -> None:
+    assert listeners("reverse", "http://10.0.0.5/", ["0.0.0.0:80"]) == (
+        ["10.0.0.5:80"],
+        ["reverse:http://10.0.0.5@0.0.0.0:80"],
+    )
+    assert listeners("regular", "https://[fd00::5]", ["[::1]:8080"]) == (["[fd00::5]:443"], ["regular@::1:8080"])
+    assert listeners("transparent", None, ["0.0.0.0:8080"]) == ([], ["transparent@0.0.0.0:8080"])
+    with pytest.raises(UnusableInput):
+        address("1.2.3.4:-1")
+
+
+def test_an_unknown_verb_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["upgrade"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
