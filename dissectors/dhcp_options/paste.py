@@ -7,7 +7,7 @@ Recognised (protocol.md section 7.2 names the tools):
 - `DHCPConfigScript.bat Configure MS-UC-Client <120> <43.1> ... <43.5>`;
 - netsh: `set optionvalue 120 BINARY [vendor=MSUCClient] <digits>`, in scripts also for the sub-options;
 - Cisco: `option [ext] 43 hex|ascii|ip ...`, several `option ext` lines of one code are one value;
-- others: a line with `option`, `dhcp-option` or `code`, a number, and digits.
+- others: a line with `option`, `optionid`, `optiondef` or `code`, a number, and digits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NETSH = re.compile(
     re.IGNORECASE,
 )
 _CISCO = re.compile(r"\s*option\s+(ext\s+)?(\d{1,3})\s+(?:instance\s+\d+\s+)?(hex|ascii|ip)\s+(.+)", re.IGNORECASE)
-_OTHER = re.compile(r"(?:.*\b)?(?:dhcp-option|option|code)[\s=_:-]{0,3}(\d{1,3})\b", re.IGNORECASE)
+_OTHER = re.compile(r"(?:.*\b)?(?:option(?:def|value|id)?|code)[\s=_:-]{0,3}(\d{1,3})\b", re.IGNORECASE)
 _TAIL = "0123456789abcdefABCDEFxX.:,;-\"' \t"
 _NETSH_CLASSES = {"msucclient": MS_UC_CLIENT, "cpeocphone": CPE_OCPHONE}
 

@@ -48,11 +48,8 @@ def parse(data: bytes) -> SpnegoToken:
     if not forest.roots:
         raise forest.error or DissectError(0, "a SPNEGO token", "nothing")
     root = forest.roots[0]
-    if root.is_(0, tlv.APPLICATION) and root.children:  # RFC 2743 section 3.1
-        mechanism = values.oid(root.children[0])
-        if mechanism != _SPNEGO:
-            # What follows the identifier is the mechanism's own, and need not be DER.
-            return SpnegoToken("mechanism", (_name(mechanism),), None, data)
+    if root.is_(0, tlv.APPLICATION) and (mechanism := _framed(root)) != _SPNEGO:
+        return SpnegoToken("mechanism", (_name(mechanism),), None, data)
     if forest.error:
         raise forest.error
     if root.is_(0, tlv.APPLICATION) and len(root.children) > 1:
@@ -62,6 +59,18 @@ def parse(data: bytes) -> SpnegoToken:
     if root.is_(_RESPONSE, tlv.CONTEXT):
         return _response(root)
     raise DissectError(root.offset, "a SPNEGO token (tag 60, a0 or a1)", f"tag {data[root.offset]:02x}")
+
+
+def _framed(frame: Node) -> str:
+    """The identifier at the start of an InitialContextToken (RFC 2743 section 3.1).
+
+    Read by itself: what follows it is the mechanism's own, and need not be DER.
+    """
+    size = 2 + frame.value[1] if len(frame.value) > 1 else 0
+    try:
+        return values.oid(tlv.parse_one(frame.value[:size]))
+    except DissectError as error:
+        raise type(error)(frame.content, error.expected, error.found) from None
 
 
 def _init(choice: Node) -> SpnegoToken:

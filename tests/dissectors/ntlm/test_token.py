@@ -120,3 +120,13 @@ def test_broken_tokens_raise_nothing_else() -> None:
 def test_too_many_mechanisms_are_refused() -> None:
     with pytest.raises(DissectError, match="mechanisms"):
         ntlm.from_bytes(neg_token_init(b"", (NTLM_OID,) * (spnego.MAX_MECHANISMS + 1)))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x60\x00", b"\x60\x01\x06", b"\x60\x02\x06\x80", b"\x30\x00", b"\xa0\x00"])
+def test_frames_that_hold_nothing_are_refused(data: bytes) -> None:
+    with pytest.raises(DissectError):
+        ntlm.from_bytes(data)
+
+
+def test_a_response_without_members_is_one() -> None:
+    assert ntlm.from_bytes(b"\xa1\x02\x30\x00").to_json()["wrapping"] == "spnego"
