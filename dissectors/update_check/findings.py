@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from dissectors.errors import DissectError, LimitExceeded
 from dissectors.version import Version
-from dissectors.vocabulary import MODULE_FIELDS, Vocabulary, normal_name
+from dissectors.vocabulary import MODULE_FIELDS, URL_FIELDS, Vocabulary, normal_name
 from dissectors.xml_body import Element, Field, RawValue, XmlBody
 
 MAX_FINDINGS = 2000  # parts of lists written as text included
@@ -21,6 +21,7 @@ MAX_PROBLEMS = 50
 _LIST_SEPARATORS = "#;"
 _FOREIGN_PREFIXES = ("xmlns", "xml", "xsi")
 _MAX_MESSAGE = 300
+_BESIDE_A_VERSION = ("file", "signature_file", *URL_FIELDS)  # what makes a blank version one to be filled in
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +172,14 @@ def module_groups(found: Findings) -> dict[int, list[Finding]]:
     """The findings of modules by the element that stands for one module, in document order.
 
     A version that has not four parts (a protocol's `version="1.0"`) is no finding here; a blank one is only beside a
-    file name.
+    file name or a URL.
     """
     parts = [finding for finding in found.single if finding.kind in MODULE_FIELDS]
-    with_file = {finding.group for finding in parts if finding.kind == "file"}
+    told = {finding.group for finding in found.single if finding.kind in _BESIDE_A_VERSION}
     kept: list[Finding] = []
     for finding in parts:
         if finding.kind == "version" and not is_version(finding.field.value):
-            if finding.group not in with_file:
+            if finding.group not in told:
                 continue
             if finding.field.value:
                 found.problem(f"version {finding.field.value[:40]!r} (byte {finding.field.offset}) has not four parts")

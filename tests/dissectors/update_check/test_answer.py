@@ -100,6 +100,17 @@ def test_blank_urls_can_be_filled(encoding: str, seed: int) -> None:
     assert again.is_offer
 
 
+@pytest.mark.parametrize(
+    "kinds", [tuple(OFFER), ("base_url", "version"), ("external_base_url", "version", "timestamp")]
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_wholly_blank_offer_can_be_filled(kinds: tuple[str, ...], seed: int) -> None:
+    decoded = decode(answer(Shape(seed=seed), [dict.fromkeys(kinds, "")]))
+    filled = {kind: OFFER[kind] for kind in kinds}
+    assert values(decoded) == [dict.fromkeys(kinds, "")]
+    assert values(decode(decoded.with_offer(**filled))) == [filled]
+
+
 def test_an_empty_tag_opens_and_nothing_else_moves() -> None:
     body = b"<R>\r\n <!-- synthetic --> <BaseURL  a='1' />\t<ExternalBaseURL >\r\n</ExternalBaseURL ></R>\r\n\0"
     assert decode(body).with_offer(base_url="http://a/?x=1&y=2", external_base_url="b") == (
