@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from dissectors.content_type import charset_of
+
 Headers = tuple[tuple[str, str], ...]
 Fact = Mapping[str, Any]  # {"fact": "update-check", ...}; plain JSON values only
 
@@ -106,7 +108,8 @@ class Exchange:
     `request` and `response` are what the phone sent and what the server answered. Where upshim changed one of them,
     `rewritten_request` is what the server was sent and `rewritten_response` what the phone was given. `client` and
     `server` are "ip:port" ("[ip]:port" for IPv6); `connection` tells connections between the same endpoints apart.
-    `complete` means that both messages were seen to their end.
+    `client_mac` is where the client's packets came from on the captured link, in colon form: the phone itself, or the
+    last router. `complete` means that both messages were seen to their end.
     """
 
     capture: str
@@ -125,6 +128,7 @@ class Exchange:
     connection: str = ""
     request_ended: datetime | None = None
     response_started: datetime | None = None
+    client_mac: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """One line of `exchanges --json`."""
@@ -134,6 +138,7 @@ class Exchange:
             "index": self.index,
             "client": self.client,
             "server": self.server,
+            "client_mac": self.client_mac or None,
             "connection": self.connection,
             "started": rfc3339(self.started),
             "request_ended": rfc3339(self.request_ended) if self.request_ended else None,
@@ -162,6 +167,11 @@ def header(headers: Headers, name: str) -> str | None:
     """The first value of a header, its name compared without case."""
     wanted = name.lower()
     return next((value for key, value in headers if key.lower() == wanted), None)
+
+
+def charset(headers: Headers) -> str | None:
+    """The charset parameter of the Content-Type, if any."""
+    return charset_of(header(headers, "content-type") or "")
 
 
 def rfc3339(moment: datetime) -> str:

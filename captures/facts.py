@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from captures.exchange import Exchange, Fact, Response, header
+from captures.exchange import Exchange, Fact, Response, charset, header
 from dissectors import DissectError
 from dissectors.update_check import UpdateAnswer, UpdateCheck
 from dissectors.update_urls import PackagePath, Resource, classify
@@ -21,12 +21,14 @@ def check_facts(exchange: Exchange, vocabulary: Vocabulary) -> Iterator[Fact]:
     if classify(exchange.request.target) is not Resource.UPDATE_HANDLER or not exchange.request.body.data:
         return
     try:
-        yield UpdateCheck.decode(exchange.request.body.data, vocabulary).to_json()
+        yield UpdateCheck.decode(exchange.request.body.data, vocabulary, charset(exchange.request.headers)).to_json()
     except DissectError:
         return  # a log upload, or something else that is posted to the same handler
     if exchange.response is not None and exchange.response.body.data:
         try:
-            yield UpdateAnswer.decode(exchange.response.body.data, vocabulary).to_json()
+            yield UpdateAnswer.decode(
+                exchange.response.body.data, vocabulary, charset(exchange.response.headers)
+            ).to_json()
         except DissectError:
             return
 

@@ -83,7 +83,9 @@ class Upshim:
 
     def running(self) -> None:
         """Watch the rules file and the profile from now on."""
-        if ctx.options.keep_host_header is False and any(mode.startswith("reverse:") for mode in ctx.options.mode):
+        options = ctx.options
+        rewritten = "keep_host_header" in options and not options.keep_host_header
+        if rewritten and any(mode.startswith("reverse:") for mode in options.mode):
             logger.warning("upshim: the server does not see the phones' Host header: --set keep_host_header=true")
         self._looking = asyncio.get_running_loop().create_task(self._look_after_files())
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from email.message import Message
 
-from captures.exchange import Fact, Headers, header
+from captures.exchange import Fact, Headers, charset
 from dissectors import DissectError
 from dissectors.coding import decode_body, encode_body, parse_codings
 from dissectors.update_check import Offer, UpdateAnswer, UpdateCheck
@@ -72,7 +71,7 @@ class Rewriter:
             return Checked(Edited.untouched(raw, problem))
         untouched = Edited(raw, raw, decoded, decoded)
         try:
-            check = UpdateCheck.decode(decoded, self.vocabulary, charset_of(headers))
+            check = UpdateCheck.decode(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
             return Checked(replace(untouched, problems=(f"request not decoded as an update check: {error}",)))
         phone = phone_of(check)
@@ -97,7 +96,7 @@ class Rewriter:
             return Edited.untouched(raw, problem)
         untouched = Edited(raw, raw, decoded, decoded)
         try:
-            answer = UpdateAnswer.decode(decoded, self.vocabulary, charset_of(headers))
+            answer = UpdateAnswer.decode(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
             return replace(untouched, problems=(f"answer not decoded: {error}",))
         untouched = replace(untouched, facts=(answer.to_json(),))
@@ -164,14 +163,6 @@ def phone_of(check: UpdateCheck) -> Phone:
 def codings_of(headers: Headers) -> tuple[str, ...]:
     """The content-codings of a message, in the order they were applied."""
     return parse_codings(",".join(value for name, value in headers if name.lower() == "content-encoding"))
-
-
-def charset_of(headers: Headers) -> str | None:
-    """The charset parameter of the Content-Type, if any."""
-    message = Message()
-    message["content-type"] = header(headers, "content-type") or ""
-    charset = message.get_param("charset")
-    return charset if isinstance(charset, str) else None
 
 
 def edit_headers(headers: Headers, edits: HeaderEdits) -> Headers:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mitmproxy.proxy import mode_specs
+
+_HOST = re.compile(r"[\w.:%-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ def parse_upstream(text: str) -> tuple[str, int]:
         port = parts.port or {"http": 80, "https": 443, "": 80}.get(parts.scheme)
     except ValueError:
         port = parts = None
-    if parts is None or not parts.hostname or not port or parts.username or parts.path.strip("/"):
+    if (
+        parts is None
+        or not port
+        or parts.username
+        or parts.path.strip("/")
+        or not _HOST.fullmatch(parts.hostname or "")
+    ):
         raise ValueError(f"expected an upstream such as http://10.0.0.5 or 10.0.0.5:80, found {text!r}")
-    return parts.hostname.lower(), port
+    return (parts.hostname or "").lower(), port

@@ -4,10 +4,10 @@ import gzip
 
 import pytest
 
-from captures.exchange import Headers
+from captures.exchange import Headers, charset
 from dissectors.update_check import UpdateAnswer, UpdateCheck
 from dissectors.vocabulary import Vocabulary
-from proxy_addons.rewriter import Checked, Rewriter, charset_of, edit_headers
+from proxy_addons.rewriter import Checked, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules
 from tests.bodies import INTERIM, OFFER_NEXT, REPORT_ZERO, RULES, answer_body, check_body
 
@@ -139,11 +139,11 @@ def test_a_rule_that_observes_leaves_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "charset"),
+    ("value", "expected"),
     [("text/xml", None), ("text/xml; charset=utf-16", "utf-16"), ('text/xml;charset="UTF-8"', "UTF-8"), ("", None)],
 )
-def test_charset(value: str, charset: str | None) -> None:
-    assert charset_of((("content-type", value),)) == charset
+def test_the_charset(value: str, expected: str | None) -> None:
+    assert charset((("content-type", value),)) == expected
 
 
 def test_header_edits_leave_the_others_in_place() -> None:

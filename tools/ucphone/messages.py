@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from dissectors.content_type import charset_of
 from dissectors.installed_module import InstalledModule
 from dissectors.update_check import UpdateAnswer
 from dissectors.version import Version
 from dissectors.vocabulary import Vocabulary
 from dissectors.xml_body import Field
-from tools.content_type import charset_of
 from tools.ucphone.identity import PhoneIdentity
 
 CONTENT_TYPE = "text/xml; charset=utf-8"

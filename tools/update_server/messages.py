@@ -8,11 +8,11 @@ from datetime import datetime
 from xml.sax.saxutils import escape
 
 from dissectors.audit_log import AuditRow
+from dissectors.content_type import charset_of
 from dissectors.installed_module import AnswerModule, InstalledModule
 from dissectors.update_check import UpdateCheck
 from dissectors.vocabulary import Vocabulary
 from dissectors.xml_body import Field
-from tools.content_type import charset_of
 from tools.update_server.rules import DeviceKey
 from tools.update_server.service import Answer, Check, Offer
 
