@@ -1,0 +1,123 @@
+"""A message body as it streams by: decoded, counted and hashed, held while it is small, kept as a file if asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from captures.bodies import BodyFiles, Incoming
+from captures.exchange import Body
+from dissectors.coding import BodyDecoder
+from dissectors.errors import DissectError
+
+
+class Tally:
+    """Bytes passing by: their number and hash, the bytes themselves up to `hold`, and a file once there are more."""
+
+    __slots__ = ("_files", "_hash", "_held", "_hold", "_incoming", "size")
+
+    def __init__(self, hold: int, files: BodyFiles | None) -> None:
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self._hold = hold
+        self._held: list[bytes] | None = []
+        self._files = files
+        self._incoming: Incoming | None = None
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes. Raises `OSError` where a file cannot be written."""
+        self.size += len(data)
+        self._hash.update(data)
+        if self._held is not None:
+            self._held.append(data)
+            if self.size > self._hold:
+                self._overflow(self._held)
+        elif self._incoming is not None:
+            self._incoming.file.write(data)
+
+    def _overflow(self, held: list[bytes]) -> None:
+        if self._files is not None:
+            self._incoming = self._files.begin()
+            self._incoming.file.writelines(held)
+        self._held = None
+
+    def sha256(self) -> str:
+        """The hash of what has passed."""
+        return self._hash.hexdigest()
+
+    def held(self) -> bytes | None:
+        """What has passed, if it is small enough."""
+        return None if self._held is None else b"".join(self._held)
+
+    def keep(self) -> None:
+        """Let the file appear under its name. Raises `OSError`."""
+        if self._incoming is not None:
+            self._incoming.keep(self.sha256())
+        elif self._files is not None and self._held:
+            self._files.put(self.sha256(), b"".join(self._held))
+
+    def drop(self) -> None:
+        """Forget the file."""
+        if self._incoming is not None:
+            self._incoming.drop()
+
+
+class BodyReader:
+    """One body. What cannot be decoded is described as it came, and `problems` say so."""
+
+    __slots__ = ("_came", "_decoded", "_decoder", "_failure", "missing", "part", "part_hole", "problems")
+
+    def __init__(self, codings: Sequence[str], hold: int, files: BodyFiles | None) -> None:
+        self.problems: list[str] = []
+        self.missing = 0
+        # Both are told of what comes before content decoding: byte ranges count there.
+        self.part: Callable[[bytes], None] | None = None
+        self.part_hole: Callable[[int], None] | None = None
+        self._failure: DissectError | None = None
+        self._decoder: BodyDecoder | None = None
+        if codings:
+            try:
+                self._decoder = BodyDecoder(codings)
+            except DissectError as error:
+                self._failure = error
+        self._came = Tally(hold, files)
+        self._decoded = Tally(hold, files) if self._decoder else None
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes, transfer coding undone."""
+        self._came.write(data)
+        if self.part is not None:
+            self.part(data)
+        if self._decoder is not None and self._decoded is not None and self._failure is None:
+            try:
+                self._decoded.write(self._decoder.feed(data))
+            except DissectError as error:
+                self._failure = error
+
+    def hole(self, size: int) -> None:
+        """Note missing bytes."""
+        self.problems.append(f"gap: {size} bytes missing at {self._came.size + self.missing} of the body")
+        self.missing += size
+        if self.part_hole is not None:
+            self.part_hole(size)
+
+    def finish(self) -> Body:
+        """The body; its files get their names."""
+        came, decoded = self._came, self._decoded
+        if self._decoder is not None and decoded is not None and self._failure is None and not self.missing:
+            try:
+                decoded.write(self._decoder.finish())
+            except DissectError as error:
+                self._failure = error
+        if decoded is not None and self._failure is None and not self.missing:
+            came.drop()
+            decoded.keep()
+            return Body(decoded.size, decoded.sha256(), came.size, came.sha256(), decoded.held(), came.held())
+        if self._failure is not None:
+            self.problems.append(f"the body is given as it came: its content coding is damaged: {self._failure}")
+        elif decoded is not None:
+            self.problems.append("the body is given as it came: its content coding cannot be undone across the gap")
+        if decoded is not None:
+            decoded.drop()
+        came.keep()
+        return Body(came.size, came.sha256(), came.size, None, came.held())

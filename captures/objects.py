@@ -1,0 +1,146 @@
+"""Resources joined from partial answers, over any number of exchanges and connections.
+
+Parts go to a file (in memory while small) at their place, so that they may come in any order; the first copy of a byte
+stands, and a later one that differs is reported. Only bytes that were sent are written: a lying total costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+from captures.bodies import BodyFiles
+from captures.items import JoinedObject
+
+MAX_OBJECTS = 200  # objects under way, and so open files; past it the one begun first is finished as it is
+MAX_OBJECT = 8 << 30  # bytes; parts beyond are not joined
+MAX_SPANS = 100_000  # separate stretches of one object
+IN_MEMORY = 1 << 18
+CHUNK = 1 << 20
+
+
+class Resource(NamedTuple):
+    """What makes parts belong together: the target on a host, its size, and the validator sent with it."""
+
+    host: str
+    target: str
+    size: int
+    validator: str
+
+
+class _Parts:
+    def __init__(self) -> None:
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives with the object
+        self.spans: list[tuple[int, int]] = []  # (start, end), apart and in order
+        self.exchanges: list[int] = []
+        self.problems: list[str] = []
+
+    def write(self, start: int, data: bytes) -> None:
+        end = start + len(data)
+        if self.spans and self.spans[-1][1] == start:  # parts mostly come in order
+            self._put(start, data)
+            self.spans[-1] = (self.spans[-1][0], end)
+            return
+        index = bisect_left(self.spans, (start, start))
+        if index and self.spans[index - 1][1] >= start:
+            index -= 1
+        first, merged_start, merged_end, position = index, start, end, start
+        while index < len(self.spans) and self.spans[index][0] <= end:
+            known_start, known_end = self.spans[index]
+            if position < known_start:
+                self._put(position, data[position - start : known_start - start])
+            self._compare(max(start, known_start), data[max(known_start - start, 0) : known_end - start])
+            position = max(position, known_end)
+            merged_start, merged_end = min(merged_start, known_start), max(merged_end, known_end)
+            index += 1
+        if position < end:
+            self._put(position, data[position - start :])
+        del self.spans[first:index]
+        insort(self.spans, (merged_start, merged_end))
+
+    def _put(self, start: int, data: bytes) -> None:
+        self.file.seek(start)
+        self.file.write(data)
+
+    def _compare(self, start: int, data: bytes) -> None:
+        self.file.seek(start)
+        if data and self.file.read(len(data)) != data and len(self.problems) < 10:
+            self.problems.append(f"conflict: two answers differ from byte {start} on; the first stands")
+
+
+class ObjectJoiner:
+    """Collects parts while a capture is read. `finished` gives the objects at the end."""
+
+    def __init__(self, capture: str, files: BodyFiles | None) -> None:
+        self._capture = capture
+        self._files = files
+        self._objects: dict[Resource, _Parts] = {}
+        self._done: list[JoinedObject] = []
+
+    def write(self, resource: Resource, exchange: int, start: int, data: bytes) -> None:
+        """Take bytes of a resource from `start` on. Raises `OSError` where they cannot be kept."""
+        parts = self._objects.get(resource)
+        if parts is None:
+            if len(self._objects) >= MAX_OBJECTS:
+                oldest = next(iter(self._objects))
+                self._done.append(self._finish(oldest, self._objects.pop(oldest)))
+            parts = self._objects[resource] = _Parts()
+        if exchange not in parts.exchanges[-1:]:
+            parts.exchanges.append(exchange)
+        if start + len(data) > min(resource.size, MAX_OBJECT) or len(parts.spans) > MAX_SPANS:
+            if "parts were left out" not in parts.problems:
+                parts.problems.append("parts were left out")
+            return
+        parts.write(start, data)
+
+    def finished(self) -> Iterator[JoinedObject]:
+        """All objects, in the order they were begun."""
+        yield from self._done
+        for resource, parts in self._objects.items():
+            yield self._finish(resource, parts)
+        self._objects.clear()
+
+    def _finish(self, resource: Resource, parts: _Parts) -> JoinedObject:
+        missing = tuple(_missing(parts.spans, resource.size))
+        sha256 = sha1 = None
+        with parts.file as file:
+            if not missing:
+                sha256, sha1 = self._hash(file)
+        return JoinedObject(
+            self._capture,
+            resource.host,
+            resource.target,
+            resource.size,
+            sha256,
+            sha1,
+            complete=not missing,
+            exchanges=tuple(sorted(set(parts.exchanges))),
+            missing=missing,
+            problems=tuple(parts.problems),
+        )
+
+    def _hash(self, file: IO[bytes]) -> tuple[str, str]:
+        sha256, sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
+        incoming = self._files.begin() if self._files else None
+        file.seek(0)
+        while chunk := file.read(CHUNK):
+            sha256.update(chunk)
+            sha1.update(chunk)
+            if incoming is not None:
+                incoming.file.write(chunk)
+        if incoming is not None:
+            incoming.keep(sha256.hexdigest())
+        return sha256.hexdigest(), sha1.hexdigest()
+
+
+def _missing(spans: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    position = 0
+    for start, end in spans:
+        if start > position:
+            yield position, start - 1
+        position = max(position, end)
+    if position < size:
+        yield position, size - 1

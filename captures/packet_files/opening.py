@@ -1,0 +1,56 @@
+"""Opens a file of packets by what it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from captures.errors import CaptureError
+from captures.packet_files import pcap, pcapng, snoop
+from captures.packet_files.common import Packet, PacketFile, Window
+from dissectors.errors import DissectError
+
+GZIP = b"\x1f\x8b"
+
+
+@contextlib.contextmanager
+def open_packets(path: Path) -> Iterator[PacketFile]:
+    """The packets of a pcap, pcapng or snoop file, plain or in gzip.
+
+    Raises `CaptureError` where the file is none of these or has not even a whole file header.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stream: BinaryIO = stack.enter_context(path.open("rb"))
+            zipped = stream.read(2) == GZIP
+            stream.seek(0)
+        except OSError as error:
+            raise CaptureError(path, error) from error
+        if zipped:
+            stream = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=stream)))
+        file = PacketFile("")
+        window = Window(stream, file)
+        window.need(0, 24)
+        kind, read = _kind(window.data, path)
+        file.format = f"{kind} in gzip" if zipped else kind
+        file.packets = read(window, file)
+        yield file
+
+
+def _kind(head: bytes, path: Path) -> tuple[str, Callable[[Window, PacketFile], Iterator[Packet]]]:
+    size = pcap.FILE_HEADER
+    if head[:4] in pcap.MAGICS:
+        found = ("pcap", pcap.packets)
+    elif head.startswith(pcapng.MAGIC):
+        found = ("pcapng", pcapng.packets)
+    elif head.startswith(snoop.MAGIC):
+        found = ("snoop", snoop.packets)
+        size = snoop.FILE_HEADER
+    else:
+        raise CaptureError(path, DissectError(0, "a pcap, pcapng or snoop file", repr(head[:8])))
+    if len(head) < size:
+        raise CaptureError(path, DissectError(len(head), f"a file header of {size} bytes", "the end of the file"))
+    return found

@@ -1,0 +1,188 @@
+"""Packet captures in, exchanges out.
+
+Most packets of a capture are TCP over IPv4 without options in plain Ethernet frames. One `struct` call takes those
+apart; everything else goes the long way through `link` and `ip`. Both ways end in the same reassembly, and a packet
+that is odd in any respect takes the long one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from captures import link
+from captures.http_conversation import Claim, Conversation
+from captures.ip import TCP, UDP, Defragmenter, Segment
+from captures.items import CaptureSummary
+from captures.open_exchange import Recorder
+from captures.packet_files import Packet, PacketFile, open_packets
+from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
+
+if TYPE_CHECKING:
+    from captures.sources import Item, ReadOptions
+
+# Ethernet type; IPv4 version and header length, total length, fragment field, protocol, addresses and ports together;
+# TCP sequence and acknowledgement number, header length, flags.
+_PLAIN = struct.Struct(">12xHBxHxxHxBxx12sIIBB")
+_TCP = struct.Struct(">IIBB")
+_SHORTEST = _PLAIN.size
+
+
+class Datagram(NamedTuple):
+    """A UDP payload; `time` in nanoseconds since 1970, addresses as raw bytes."""
+
+    time: int
+    source: bytes
+    target: bytes
+    source_port: int
+    target_port: int
+    payload: bytes
+    source_mac: str
+
+
+Datagrams = Callable[[Datagram], Iterable["Item"]]
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
+    """The exchanges of a capture file, the objects joined from them, the account. Raises `CaptureError`."""
+    with open_packets(path) as file:
+        reader = PacketReader(str(path), options)
+        yield from reader.read(file.packets)
+        yield from reader.finish(file)
+
+
+class PacketReader:
+    """Reads packets of any origin: a file, or an interface."""
+
+    def __init__(
+        self, capture: str, options: ReadOptions, *, datagrams: Datagrams | None = None, claims: tuple[Claim, ...] = ()
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.recorder = Recorder(capture, options.hold, options.bodies, self.counts)
+        self.table = TcpTable(self._converse, self.counts)
+        self._defragmenter = Defragmenter(self.counts)
+        self._datagrams = datagrams
+        self._claims = claims
+        self._last_time = 0
+
+    def read(self, packets: Iterable[Packet]) -> Iterator[Item]:
+        """The exchanges, as they are finished."""
+        unpack, halves, ready = _PLAIN.unpack_from, self.table.halves, self.recorder.ready
+        count = acknowledgements = 0
+        time = 0
+        for packet in packets:
+            count += 1
+            time, link_type, data, start, end, _wire = packet
+            if link_type == link.ETHERNET and end - start >= _SHORTEST:
+                kind, version, total, fragment, protocol, key, sequence, ack, offset, flags = unpack(data, start)
+                if kind == 0x0800 and version == 0x45 and protocol == TCP and not fragment & 0x3FFF and not flags & 7:
+                    first = start + 34 + (offset >> 4) * 4
+                    last = start + 14 + total
+                    if first < last <= end and offset >= 0x50:
+                        half = halves.get(key)
+                        if half is not None:
+                            half.connection.last_time = time
+                            half.receive(sequence, data[first:last], time, ack)
+                            if ready:
+                                yield from self._drain()
+                            continue
+                    elif first == last and key in halves:
+                        acknowledgements += 1
+                        continue
+            yield from self._packet(packet)
+        self.counts["packets"] += count
+        self.counts["TCP segments without data"] += acknowledgements
+        self._last_time = time
+
+    def finish(self, file: PacketFile) -> Iterator[Item]:
+        """What the end of the capture brings: what was still open, the joined objects, the account."""
+        self.table.close(self._last_time)
+        self.recorder.flush()
+        yield from self._drain()
+        yield from self.recorder.joiner.finished()
+        if self._defragmenter.waiting:
+            self.counts["IP datagrams with missing fragments"] += self._defragmenter.waiting
+        problems = [*file.problems]
+        for number in sorted(link_type for name in self.counts if (link_type := _link_type_of(name)) is not None):
+            problems.append(f"packets of link type {number} are not read")
+        yield CaptureSummary(self.recorder.capture, file.format, self.counts, tuple(problems), file.damaged)
+
+    def _drain(self) -> Iterator[Item]:
+        ready = self.recorder.ready
+        while ready:
+            yield ready.popleft()
+
+    def _packet(self, packet: Packet) -> Iterator[Item]:
+        """The long way of one packet."""
+        time, link_type, data, start, end, wire = packet
+        found = link.find_ip(link_type, data, start, end)
+        if found is None:
+            known = link.is_read(link_type)
+            self.counts["packets that are not IP" if known else f"{_UNREAD}{link_type}"] += 1
+            return
+        first, last, network = found
+        segment = self._defragmenter.segment(data, first, last, max(start + wire, last), network)
+        if segment is None:
+            return
+        if segment.protocol == TCP:
+            self._tcp(segment, time, packet, network)
+            yield from self._drain()
+        elif segment.protocol == UDP:
+            yield from self._udp(segment, time, packet)
+        else:
+            self.counts["packets of other protocols"] += 1
+
+    def _tcp(self, segment: Segment, time: int, packet: Packet, network: bytes) -> None:
+        _protocol, source, target, data, start, end, claimed = segment
+        if end - start < 20:
+            self.counts["TCP headers cut short"] += 1
+            return
+        sequence, ack, offset, flags = _TCP.unpack_from(data, start + 4)
+        first = start + (offset >> 4) * 4
+        if offset < 0x50 or first > claimed:
+            self.counts["malformed TCP headers"] += 1
+            return
+        source_port, target_port = data[start : start + 2], data[start + 2 : start + 4]
+        keys = (
+            network + source + target + source_port + target_port,
+            network + target + source + target_port + source_port,
+        )
+
+        def endpoints() -> Endpoints:
+            macs = link.mac_addresses(packet[1], packet[2], packet[3], packet[4])
+            ports = int.from_bytes(source_port, "big"), int.from_bytes(target_port, "big")
+            return Endpoints(source, target, *ports, network, macs)
+
+        payload = data[first:end]
+        missing = claimed - max(first, end)
+        self.table.segment(keys, TcpSegment(sequence, ack, flags, payload, missing, time), endpoints)
+
+    def _udp(self, segment: Segment, time: int, packet: Packet) -> Iterator[Item]:
+        self.counts["UDP datagrams"] += 1
+        data, start, end = segment.data, segment.start, segment.end
+        if self._datagrams is None or end - start < 8:
+            return
+        source_port, target_port, length = struct.unpack_from(">HHH", data, start)
+        payload = data[start + 8 : min(end, start + length) if length >= 8 else end]
+        mac = link.mac_addresses(packet[1], packet[2], packet[3], packet[4])[0]
+        yield from self._datagrams(
+            Datagram(time, segment.source, segment.target, source_port, target_port, payload, mac)
+        )
+
+    def _converse(self, connection: Connection) -> tuple[Sink, Sink]:
+        return Conversation(connection, self.recorder, _shown, self._claims).preludes
+
+
+_UNREAD = "packets of unread link type "
+
+
+def _link_type_of(name: str) -> int | None:
+    return int(name.removeprefix(_UNREAD)) if name.startswith(_UNREAD) else None
+
+
+def _shown(address: bytes) -> str:
+    return str(ip_address(address))

@@ -1,0 +1,385 @@
+"""TCP reassembly that says what it does not know (RFC 9293; serial arithmetic as in RFC 1982).
+
+One `Half` per direction turns segments into bytes in order. The rules of this file:
+
+- The first copy of a byte wins; a later copy that differs is reported as a conflict. Keep-alive probes (one byte of
+  anything before the next expected one) are therefore harmless.
+- A segment that comes early waits. Waiting is bounded in segments and bytes, per direction and in all; past a bound, at
+  the end of the connection and at the end of the capture, what is missing becomes an explicit hole. Nothing is ever
+  filled with zeros, and a far-off sequence number allocates nothing.
+- Bytes that the capture cut off (snap length) are holes of their own.
+- A SYN that does not repeat the first one starts a new connection on the same addresses.
+- ACKs never declare a hole: in a reordered capture they come before the bytes they acknowledge.
+
+Costs: constant per segment in order, logarithmic search for one that waits, a fixed window for comparing repeats.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+MASK = 0xFFFFFFFF
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+
+MAX_SEGMENTS = 4096  # waiting segments of one direction
+MAX_BYTES = 4 << 20  # waiting bytes of one direction
+MAX_TOTAL = 64 << 20  # waiting bytes in all
+MAX_CONNECTIONS = 20_000  # connections remembered; past it, those silent for longest are ended
+REMEMBERED = 16  # delivered segments kept to compare repeats with
+REMEMBERED_SIZE = 4096  # larger ones (cut up only by the sender's card) are not kept
+RESET_WINDOW = 1 << 20  # a reset further off than this is not believed
+
+
+class Sink(Protocol):
+    """What takes one direction of a connection. Times are nanoseconds since 1970."""
+
+    def data(self, data: bytes, time: int, ack: int, /) -> None:
+        """The next bytes; `ack` is the acknowledgement number they came with."""
+
+    def hole(self, size: int, time: int, /) -> None:
+        """Bytes that are missing here."""
+
+    def conflict(self, size: int, /) -> None:
+        """A repeat differed from the bytes delivered or waiting; the first copy stands."""
+
+    def end(self, how: str, time: int, /) -> None:
+        """Nothing follows: "closed", "reset", or "open" where the capture does not show the end."""
+
+
+class Endpoints(NamedTuple):
+    """Who talks on a connection: the side seen first, then the other. `macs` are empty where the link has none."""
+
+    source: bytes
+    target: bytes
+    source_port: int
+    target_port: int
+    network: bytes
+    macs: tuple[str, str]
+
+
+class TcpSegment(NamedTuple):
+    """What reassembly needs of a segment; the capture cut off `missing` bytes at the end of its data."""
+
+    sequence: int
+    ack: int
+    flags: int
+    data: bytes
+    missing: int
+    time: int
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A segment before which something is missing; `end` - `start` exceeds the data where the capture cut it."""
+
+    start: int
+    end: int
+    data: bytes
+    time: int
+    ack: int
+
+
+class Half:
+    """One direction: `next` is the sequence number expected, `position` the same place counted from the first byte."""
+
+    __slots__ = (
+        "_counts",
+        "_initial",
+        "_remembered",
+        "_table",
+        "connection",
+        "data",
+        "fin",
+        "next",
+        "position",
+        "sink",
+        "started",
+        "waiting",
+        "waiting_bytes",
+    )
+
+    def __init__(self, connection: Connection, table: TcpTable) -> None:
+        self.connection = connection
+        self.next = -1
+        self.position = 0
+        self.started = False
+        self.fin: int | None = None
+        self.waiting: list[Waiting] = []
+        self.waiting_bytes = 0
+        self.sink: Sink
+        self.data: Callable[[bytes, int, int], None]
+        self._initial: int | None = None
+        self._remembered: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED)
+        self._table = table
+        self._counts = table.counts
+
+    def attach(self, sink: Sink) -> None:
+        """Send what comes to this sink."""
+        self.sink = sink
+        self.data = sink.data
+
+    def synchronise(self, sequence: int) -> bool:
+        """Take a SYN; false if it belongs to another connection on the same addresses."""
+        if self.started:
+            return self._initial == sequence or (self._initial is None and self.next == (sequence + 1) & MASK)
+        self._initial = sequence
+        self.next = (sequence + 1) & MASK
+        self.started = True
+        return True
+
+    def receive(self, sequence: int, data: bytes, time: int, ack: int, missing: int = 0) -> None:
+        """Take the bytes of a segment, of which the capture cut off `missing` at the end."""
+        if sequence == self.next and not self.waiting and not missing:
+            size = len(data)
+            self.next = (sequence + size) & MASK
+            self.position += size
+            if size <= REMEMBERED_SIZE:
+                self._remembered.append((sequence, data))
+            self.data(data, time, ack)
+            return
+        self._place(sequence, data, time, ack, missing)
+
+    def finish(self, sequence: int, time: int) -> None:
+        """Take a FIN that follows the byte before `sequence`."""
+        if self.started:
+            self.fin = self.position + self._distance(sequence)
+            self._drain(time)
+
+    def position_of(self, sequence: int) -> int | None:
+        """Where a sequence number is, counted from the first byte; None where that cannot be told."""
+        if not self.started:
+            return None
+        position = self.position + self._distance(sequence)
+        # The number after the FIN is the same place: nothing can start behind it.
+        return position if position >= 0 else None
+
+    def release(self, time: int) -> None:
+        """Give up the first missing bytes: a hole, then what has waited behind it."""
+        if self.waiting:
+            self._hole(self.waiting[0].start - self.position, time)
+            self._drain(time)
+
+    def flush(self, time: int) -> None:
+        """Give up everything that is missing."""
+        while self.waiting:
+            self.release(time)
+        if self.fin is not None and self.fin > self.position:
+            self._hole(self.fin - self.position, time)
+        self._remembered.clear()
+
+    def _distance(self, sequence: int) -> int:
+        return ((sequence - self.next + 0x80000000) & MASK) - 0x80000000
+
+    def _place(self, sequence: int, data: bytes, time: int, ack: int, missing: int) -> None:
+        """A segment that is first, early, repeated, overlapping or cut."""
+        if not self.started:
+            self.started = True
+            self.next = sequence
+        length = len(data) + missing
+        distance = self._distance(sequence)
+        if distance < 0:
+            self._repeated(sequence, data)
+            if distance + length <= 0:
+                return
+            data, length, distance = data[-distance:], length + distance, 0
+        elif distance:
+            self._counts["early segments"] += 1
+        self._store(self.position + distance, data, length, time, ack)
+        self._drain(time)
+        while self.waiting and (
+            len(self.waiting) > MAX_SEGMENTS
+            or self.waiting_bytes > MAX_BYTES
+            or self._table.waiting_bytes > self._table.max_waiting
+        ):
+            self._counts["gaps given up for memory"] += 1
+            self.release(time)
+
+    def _repeated(self, sequence: int, data: bytes) -> None:
+        self._counts["repeated segments"] += 1
+        if len(data) <= 1:
+            return
+        for start, known in self._remembered:
+            offset = ((sequence - start + 0x80000000) & MASK) - 0x80000000
+            if -len(data) < offset < len(known):
+                theirs = data[max(0, -offset) :]
+                ours = known[max(0, offset) :]
+                self._compare(ours, theirs)
+
+    def _compare(self, ours: bytes, theirs: bytes) -> None:
+        size = min(len(ours), len(theirs))
+        if ours[:size] != theirs[:size]:
+            self._counts["conflicting repeats"] += 1
+            self.sink.conflict(size)
+
+    def _store(self, start: int, data: bytes, length: int, time: int, ack: int) -> None:
+        """Put a segment among the waiting ones, only where nothing waits already."""
+        origin, end = start, start + length
+        waiting = self.waiting
+        index = bisect_left(waiting, start, key=lambda segment: segment.start)
+        if index and waiting[index - 1].end > start:
+            index -= 1
+        while start < end:
+            other = waiting[index] if index < len(waiting) else None
+            if other is not None and other.start <= start:
+                self._compare(other.data[start - other.start :], data[start - origin : max(other.end - origin, 0)])
+                start = max(start, other.end)
+                index += 1
+                continue
+            piece_end = end if other is None else min(end, other.start)
+            piece = data[start - origin : piece_end - origin]
+            waiting.insert(index, Waiting(start, piece_end, piece, time, ack))
+            self.waiting_bytes += len(piece)
+            self._table.waiting_bytes += len(piece)
+            start = piece_end
+            index += 1
+
+    def _drain(self, time: int) -> None:
+        """Deliver what follows on the bytes delivered so far."""
+        done = 0
+        while done < len(self.waiting) and self.waiting[done].start <= self.position:
+            segment = self.waiting[done]
+            done += 1
+            self.waiting_bytes -= len(segment.data)
+            self._table.waiting_bytes -= len(segment.data)
+            if segment.data:
+                if len(segment.data) <= REMEMBERED_SIZE:
+                    self._remembered.append((self.next, segment.data))
+                self._advance(len(segment.data))
+                self.data(segment.data, segment.time, segment.ack)
+            cut = segment.end - self.position
+            if cut > 0:
+                self._counts["segments cut by the snap length"] += 1
+                self._hole(cut, segment.time)
+        del self.waiting[:done]
+        if self.fin is not None and self.position >= self.fin:
+            self.connection.ended(self, "closed", time)
+
+    def _hole(self, size: int, time: int) -> None:
+        self._counts["gaps"] += 1
+        self._counts["bytes missing"] += size
+        self._advance(size)
+        self.sink.hole(size, time)
+
+    def _advance(self, size: int) -> None:
+        self.position += size
+        self.next = (self.next + size) & MASK
+
+
+class _Nobody:
+    """Takes what comes after the end of a connection."""
+
+    def data(self, _data: bytes, _time: int, _ack: int) -> None: ...
+
+    def hole(self, _size: int, _time: int) -> None: ...
+
+    def conflict(self, _size: int) -> None: ...
+
+    def end(self, _how: str, _time: int) -> None: ...
+
+
+NOBODY = _Nobody()
+
+
+class Connection:
+    """Two halves; the first is the direction of the packet that showed the connection."""
+
+    __slots__ = ("endpoints", "halves", "keys", "last_time", "number", "open_halves")
+
+    def __init__(self, number: int, endpoints: Endpoints, keys: tuple[bytes, bytes], table: TcpTable) -> None:
+        self.number = number
+        self.endpoints = endpoints
+        self.keys = keys
+        self.halves = (Half(self, table), Half(self, table))
+        self.open_halves = {0, 1}
+        self.last_time = 0
+
+    def ended(self, half: Half, how: str, time: int) -> None:
+        """One direction has come to its end; told to its sink once."""
+        index = self.halves.index(half)
+        if index in self.open_halves:
+            self.open_halves.remove(index)
+            sink = half.sink
+            half.attach(NOBODY)
+            sink.end(how, time)
+
+    def close(self, how: str, time: int) -> None:
+        """Both directions end; what is missing becomes holes."""
+        for half in self.halves:
+            half.flush(time)
+        for half in self.halves:
+            self.ended(half, how, time)
+
+
+class TcpTable:
+    """All connections of a capture. `halves` maps addresses and ports, as they stand in a packet, to a direction."""
+
+    def __init__(self, opened: Callable[[Connection], tuple[Sink, Sink]], counts: Counter[str]) -> None:
+        self.halves: dict[bytes, Half] = {}
+        self.counts = counts
+        self.waiting_bytes = 0
+        self.max_waiting = MAX_TOTAL
+        self._opened = opened
+        self._connections: dict[int, Connection] = {}
+
+    def segment(self, keys: tuple[bytes, bytes], segment: TcpSegment, endpoints: Callable[[], Endpoints]) -> None:
+        """Take a segment; `keys` are its addresses and ports as they stand in it, and those of the other direction."""
+        sequence, ack, flags, data, missing, time = segment
+        half = self.halves.get(keys[0])
+        if flags & SYN and half is not None and not half.synchronise(sequence):
+            half.connection.close("open", half.connection.last_time)
+            self._forget(half.connection)
+            half = None
+        if half is None:
+            if flags & RST or not (data or missing or flags & (SYN | FIN)):
+                return  # the tail of something that is over
+            half = self._open(endpoints(), keys)
+            if flags & SYN:
+                half.synchronise(sequence)
+        connection = half.connection
+        connection.last_time = time
+        if flags & SYN:
+            sequence = (sequence + 1) & MASK
+        if (data or missing) and not (flags & RST):  # what a reset carries is an explanation, not data
+            half.receive(sequence, data, time, ack, missing)
+        if flags & FIN:
+            half.finish((sequence + len(data) + missing) & MASK, time)
+        if flags & RST and half.started and abs(half._distance(sequence)) <= RESET_WINDOW:
+            connection.close("reset", time)
+
+    def close(self, time: int) -> None:
+        """The capture ends."""
+        for connection in list(self._connections.values()):
+            connection.close("open", connection.last_time or time)
+        self._connections.clear()
+        self.halves.clear()
+
+    def _open(self, endpoints: Endpoints, keys: tuple[bytes, bytes]) -> Half:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self._evict()
+        self.counts["TCP connections"] += 1
+        connection = Connection(self.counts["TCP connections"], endpoints, keys, self)
+        for half, sink in zip(connection.halves, self._opened(connection), strict=True):
+            half.attach(sink)
+        self._connections[connection.number] = connection
+        for key, half in zip(keys, connection.halves, strict=True):
+            self.halves[key] = half
+        return connection.halves[0]
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.pop(connection.number, None)
+        for key, half in zip(connection.keys, connection.halves, strict=True):
+            if self.halves.get(key) is half:
+                del self.halves[key]
+
+    def _evict(self) -> None:
+        """Forget ended connections first, then the longest silent ones: an eighth at a time."""
+        ranked = sorted(self._connections.values(), key=lambda one: (bool(one.open_halves), one.last_time))
+        for connection in ranked[: MAX_CONNECTIONS // 8]:
+            if connection.open_halves:
+                self.counts["connections given up for memory"] += 1
+            connection.close("open", connection.last_time)
+            self._forget(connection)

@@ -1,0 +1,104 @@
+"""How long a message's body is (RFC 9112 section 6.3), and whether that can be believed."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import NamedTuple
+
+from dissectors.coding import parse_codings
+from dissectors.http1.head import Headers, RequestHead, ResponseHead, shown
+
+MAX_LENGTH = (1 << 63) - 1
+_DIGITS = re.compile(r"[0-9]+", re.ASCII)
+_KNOWN_TRANSFER = frozenset(("chunked", "gzip", "x-gzip", "deflate", "compress", "x-compress"))
+NO_BODY_METHODS = frozenset(("HEAD",))
+
+
+class Kind(enum.Enum):
+    """Where a body ends."""
+
+    LENGTH = "length"  # after so many bytes, possibly none
+    CHUNKED = "chunked"
+    CLOSE = "close"  # with the connection
+    TUNNEL = "tunnel"  # never: what follows is another protocol
+    UNKNOWN = "unknown"  # recipients would disagree
+
+
+class Framing(NamedTuple):
+    """Where a body ends, what was odd about it, and why it may be unknown. `codings` are undone after chunks are."""
+
+    kind: Kind
+    length: int = 0
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    codings: tuple[str, ...] = ()
+
+
+def request_framing(head: RequestHead) -> Framing:
+    """The framing of a request body."""
+    if head.faults:
+        return Framing(Kind.UNKNOWN)
+    lengths, codings = _values(head.headers, "content-length"), _values(head.headers, "transfer-encoding")
+    if codings:
+        return _transfer(codings, lengths, head.version, Kind.UNKNOWN)
+    return _length(lengths, Framing(Kind.LENGTH))
+
+
+def response_framing(head: ResponseHead, method: str | None) -> Framing:
+    """The framing of the body of an answer to `method`, None where the request was not seen."""
+    if method == "CONNECT" and 200 <= head.status < 300:
+        return Framing(Kind.TUNNEL)
+    if head.status == 101:
+        return Framing(Kind.TUNNEL)
+    if method in NO_BODY_METHODS or head.status < 200 or head.status in {204, 304}:
+        return Framing(Kind.LENGTH)
+    if head.faults:
+        return Framing(Kind.UNKNOWN)
+    lengths, codings = _values(head.headers, "content-length"), _values(head.headers, "transfer-encoding")
+    if codings:
+        return _transfer(codings, lengths, head.version, Kind.CLOSE)
+    return _length(lengths, Framing(Kind.CLOSE))
+
+
+def _values(headers: Headers, name: str) -> list[str]:
+    return [value for key, value in headers if key.lower() == name]
+
+
+def _length(values: list[str], absent: Framing) -> Framing:
+    if not values:
+        return absent
+    members = [member.strip(" \t") for value in values for member in value.split(",")]
+    for member in members:
+        if not _DIGITS.fullmatch(member):
+            return Framing(Kind.UNKNOWN, faults=(f"malformed: Content-Length {shown(member)}",))
+        if len(member) > 19 or int(member) > MAX_LENGTH:
+            return Framing(Kind.UNKNOWN, faults=(f"malformed: Content-Length {shown(member)} is over 2^63-1",))
+    if len(set(map(int, members))) > 1:
+        return Framing(Kind.UNKNOWN, faults=(f"malformed: different Content-Lengths {shown(', '.join(members))}",))
+    notes = ("Content-Length is given more than once",) if len(members) > 1 else ()
+    return Framing(Kind.LENGTH, int(members[0]), notes)
+
+
+def _transfer(values: list[str], lengths: list[str], version: str, otherwise: Kind) -> Framing:
+    """Transfer-Encoding decides over Content-Length; a message with both is suspicious and says so."""
+    joined = ", ".join(values)
+    codings = parse_codings(joined)
+    unknown = [name for name in codings if name not in _KNOWN_TRANSFER]
+    if unknown or codings.count("chunked") > 1 or not codings:
+        return Framing(Kind.UNKNOWN, faults=(f"malformed: Transfer-Encoding {shown(joined)}",))
+    if any(ord(char) < 0x20 or ord(char) > 0x7E for char in joined):
+        return Framing(Kind.UNKNOWN, faults=("malformed: control characters in Transfer-Encoding",))
+    notes = []
+    if lengths:
+        notes.append("suspicious: both Transfer-Encoding and Content-Length; Transfer-Encoding decides")
+    if version == "1.0":
+        notes.append("suspicious: Transfer-Encoding in an HTTP/1.0 message")
+    if len(values) > 1:
+        notes.append("Transfer-Encoding is given more than once")
+    if codings[-1] != "chunked":
+        if otherwise is Kind.UNKNOWN or "chunked" in codings:
+            fault = f"malformed: Transfer-Encoding {shown(joined)} does not end with chunked"
+            return Framing(Kind.UNKNOWN, 0, tuple(notes), (fault,))
+        return Framing(otherwise, 0, tuple(notes), codings=codings)
+    return Framing(Kind.CHUNKED, 0, tuple(notes), codings=codings[:-1])

@@ -1,0 +1,177 @@
+"""The head of a message: start line and header fields (RFC 9112 sections 2 to 5).
+
+Two kinds of remark are kept with a head. `notes` are deviations that leave no doubt about the message (bare line
+feeds, folded values, wide spaces). `faults` make its length doubtful: recipients are known to disagree on such
+messages, so nothing behind them can be attributed (section 11.2, request smuggling).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dissectors.errors import DissectError, LimitExceeded
+
+MAX_HEAD = 256 << 10  # bytes; servers refuse heads over 8 to 64 KiB, NTLM and Kerberos tokens need some
+MAX_FIELDS = 1000
+
+Headers = tuple[tuple[str, str], ...]
+
+SPACES = " \t"
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 - RFC 9110's word for a name
+_REQUEST_LINE = re.compile(rf"({TOKEN}) (\S+) HTTP/(1\.[01])", re.ASCII)
+_METHOD = re.compile(rf"({TOKEN})[ \t]+(?=\S)", re.ASCII)
+_VERSION = re.compile(r"[ \t]HTTP/(\d+\.\d+)", re.ASCII)
+_STATUS_LINE = re.compile(r"HTTP/(1\.[01]) (\d{3}) ([^\x00]*)", re.ASCII)
+_LOOSE_STATUS_LINE = re.compile(r"HTTP/(\d+\.\d+)[ \t]+(\d{3})(?:[ \t]([^\x00]*))?", re.ASCII)
+_FIELD = re.compile(rf"({TOKEN}):([^\x00\r\n]*)\r?\n")
+_CONTROLS = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request's start line and fields; `version` is "1.1", "1.0", or "0.9" where the line names none."""
+
+    method: str
+    target: str
+    version: str
+    headers: Headers
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """An answer's start line and fields."""
+
+    status: int
+    reason: str
+    version: str
+    headers: Headers
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def parse_request_head(block: bytes) -> RequestHead:
+    """Read a head up to its empty line. Raises `DissectError` where not even the start line is one."""
+    line, fields, notes = _split(block)
+    faults: list[str] = []
+    match = _REQUEST_LINE.fullmatch(line)
+    method, target, version = match.groups() if match else _loose_request_line(line)
+    if version == "0.9":
+        notes.append("the request line names no HTTP version")
+    elif match is None:
+        notes.append("the request line is not parted by single spaces")
+    if version not in {"0.9", "1.0", "1.1"}:
+        faults.append(f"malformed: HTTP version {shown(version)} in the request line")
+    if re.search(r"\s", target, re.ASCII):
+        faults.append("malformed: white space in the request target")
+    if _CONTROLS.search(line) or "\0" in line or "\r" in line:
+        faults.append("malformed: control characters in the request line")
+    headers = _fields(fields, notes, faults)
+    return RequestHead(method, target, version, headers, tuple(notes), tuple(faults))
+
+
+def parse_response_head(block: bytes) -> ResponseHead:
+    """Read a head up to its empty line. Raises `DissectError` where not even the start line is one."""
+    line, fields, notes = _split(block)
+    faults: list[str] = []
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        match = _LOOSE_STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise DissectError(0, "a status line", shown(line))
+        if match[1] not in {"1.0", "1.1"}:
+            faults.append(f"malformed: HTTP version {shown(match[1])} in the status line")
+        if match[3] is not None:
+            notes.append("the status line is not parted by single spaces")
+    if "\r" in line:
+        faults.append("malformed: a carriage return in the status line")
+    headers = _fields(fields, notes, faults)
+    return ResponseHead(int(match[2]), (match[3] or "").strip(SPACES), match[1], headers, tuple(notes), tuple(faults))
+
+
+def parse_trailers(block: bytes) -> tuple[Headers, tuple[str, ...]]:
+    """The trailer fields of a chunked body up to the empty line, and what is wrong with them."""
+    notes: list[str] = []
+    faults: list[str] = []
+    headers = _fields(block.decode("latin-1"), notes, faults)
+    return headers, (*notes, *faults)
+
+
+def shown(text: str) -> str:
+    """A piece of a message for a report: escaped, and short."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _loose_request_line(line: str) -> tuple[str, str, str]:
+    method = _METHOD.match(line)
+    if method is None:
+        raise DissectError(0, "a request line", shown(line))
+    rest = line[method.end() :].rstrip(SPACES)
+    place = max(rest.rfind(" HTTP/"), rest.rfind("\tHTTP/"))
+    version = _VERSION.fullmatch(rest, place) if place >= 0 else None
+    if version is None:
+        return method[1], rest, "0.9"
+    return method[1], rest[:place].rstrip(SPACES), version[1]
+
+
+def _split(block: bytes) -> tuple[str, str, list[str]]:
+    """Start line, the rest, and the first remarks."""
+    if len(block) > MAX_HEAD:
+        raise LimitExceeded(0, f"a head of at most {MAX_HEAD} bytes", str(len(block)))
+    text = block.decode("latin-1")
+    start = len(text) - len(text.lstrip("\r\n"))
+    end = text.find("\n", start)
+    if end < 0:
+        raise DissectError(0, "a line", shown(text))
+    line = text[start:end]
+    if line.endswith("\r"):
+        return line[:-1], text[end + 1 :], []
+    return line, text[end + 1 :], ["the start line ends with a bare line feed"]
+
+
+def _fields(text: str, notes: list[str], faults: list[str]) -> Headers:
+    """Header fields up to the empty line; lines that are none become faults and are left out."""
+    headers: list[tuple[str, str]] = []
+    position, size = 0, len(text)
+    while position < size:
+        if text.startswith(("\r\n", "\n"), position):
+            break
+        if len(headers) >= MAX_FIELDS:
+            faults.append(f"malformed: more than {MAX_FIELDS} header fields")
+            break
+        match = _FIELD.match(text, position)
+        if match is not None:
+            value = match[2].strip(SPACES)
+            if _CONTROLS.search(value):
+                notes.append(f"control characters in header {match[1]}")
+            headers.append((match[1], value))
+            position = match.end()
+            continue
+        end = text.find("\n", position)
+        end = size if end < 0 else end
+        line = text[position:end].removesuffix("\r")
+        if line[:1] in {" ", "\t"} and headers and "\0" not in line and "\r" not in line:
+            name, value = headers[-1]
+            headers[-1] = (name, f"{value} {line.strip(SPACES)}".strip(SPACES))
+            notes.append(f"header {name} is folded over lines")
+            if name.lower() in {"content-length", "transfer-encoding"}:
+                faults.append(f"malformed: {name} is folded over lines")
+        else:
+            faults.append(f"malformed: {_complaint(line)}")
+        position = end + 1
+    if "\n" in text and "\r\n" not in text:
+        notes.append("header lines end with bare line feeds")
+    return tuple(headers)
+
+
+def _complaint(line: str) -> str:
+    if "\0" in line or "\r" in line:
+        return f"a NUL or carriage return in header line {shown(line)}"
+    if ":" not in line:
+        return f"header line {shown(line)} without a colon"
+    name = line.partition(":")[0]
+    if name != name.strip():
+        return f"white space beside the header name in {shown(line)}"
+    return f"{shown(name)} is no header name"
