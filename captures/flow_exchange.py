@@ -61,6 +61,7 @@ def exchange_of(one: http.HTTPFlow, capture: str, index: int) -> Exchange:
         connection=one.client_conn.id,
         request_ended=_moment(asked.timestamp_end) if asked.timestamp_end else None,
         response_started=_moment(answered.timestamp_start) if answered and answered.timestamp_start else None,
+        client_mac=str(_kept(came or one).get("client_mac", "")),
     )
 
 
@@ -179,6 +180,8 @@ def _fill(one: http.HTTPFlow, exchange: Exchange, bodies: Bodies) -> list[str]:
     notes: list[str] = []
     request, response = exchange.request, exchange.response
     kept: dict[str, Any] = {"complete": exchange.complete, "problems": list(exchange.problems)}
+    if exchange.client_mac:
+        kept["client_mac"] = exchange.client_mac
     headers, content = _content(request, bodies, notes)
     if content is None:
         kept["request"] = _described(request.body)

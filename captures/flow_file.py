@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -28,12 +27,6 @@ from captures.tnetstrings import Record, read_records
 from dissectors.errors import DissectError
 
 FORMAT = "mitmproxy flow file"
-START = re.compile(rb"[0-9]{1,12}:[0-9]{1,9}:[a-z_]")  # a dictionary, and its first key
-
-
-def sniff(head: bytes, _path: Path) -> bool:
-    """Whether a file starts like a flow file."""
-    return START.match(head) is not None
 
 
 def read(path: Path, _options: object = None) -> Iterator[Exchange | CaptureSummary]:

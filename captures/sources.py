@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
+from captures import har_json, tnetstrings
 from captures.bodies import BodyFiles
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Fact
@@ -60,6 +61,8 @@ PACKET_FILES = (
 SOURCES: tuple[Source, ...] = (
     Source("packet capture", lambda head, _path: head.startswith(PACKET_FILES), "captures.packets"),
     Source("recording", lambda _head, path: is_recording(path), "captures.store"),
+    Source("mitmproxy flow file", tnetstrings.sniff, "captures.flow_file"),
+    Source("HTTP archive", har_json.sniff, "captures.har"),
 )
 
 

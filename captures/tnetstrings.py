@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from dissectors.errors import DissectError, LimitExceeded
@@ -20,6 +21,7 @@ MAX_DEPTH = 32  # dictionaries and lists within each other
 SCALARS = b",;#^!~"
 CONTAINERS = b"]}"
 LENGTH = re.compile(rb"(0|[1-9][0-9]{0,11}):")
+START = re.compile(rb"[0-9]{1,12}:[0-9]{1,9}:[a-z_]")  # a dictionary, and its first key
 LONGEST = 13  # bytes of a length with its colon
 READ = 1 << 20
 
@@ -30,6 +32,11 @@ class Record(NamedTuple):
     offset: int
     data: bytes
     refused: DissectError | None = None
+
+
+def sniff(head: bytes, _path: Path) -> bool:
+    """Whether a file starts like a flow file."""
+    return START.match(head) is not None
 
 
 def read_records(file: BinaryIO) -> Iterator[Record]:

@@ -13,7 +13,9 @@ from tools.errors import EXIT_UNUSABLE, UnusableInput
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
 VERBS: dict[str, str] = {
+    "convert": "tools.convert",
     "demo": "tools.demo",
+    "exchanges": "tools.exchanges",
     "bench": "tools.bench",
     "phone": "tools.phone",
     "serve": "tools.serve",

@@ -77,4 +77,5 @@ def exchanges(draw: st.DrawFn) -> Exchange:
         connection=draw(st.sampled_from(["tcp-1", "\u2603"])),
         request_ended=started + steps[0],
         response_started=started + steps[0] + steps[1] if response else None,
+        client_mac=draw(st.sampled_from(["", "00:04:f2:00:00:01"])),
     )

@@ -14,8 +14,9 @@ from mitmproxy.test import tflow
 from captures import flow_exchange, http_wire
 from captures.errors import CaptureError
 from captures.exchange import Body, Exchange, Request, Response
-from captures.flow_file import FlowFileWriter, read, sniff
+from captures.flow_file import FlowFileWriter, read
 from captures.items import CaptureSummary
+from captures.tnetstrings import sniff
 from tests.captures.exchange_strategies import exchanges
 from tests.captures.test_pcap_writer import POST, exchange, got
 

@@ -1,0 +1,84 @@
+"""Exchanges from elsewhere written into a recording of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from captures.bodies import BodyFiles
+from captures.exchange import Body, Exchange
+from captures.http_wire import BODY_ABSENT, Bodies, no_bodies
+from captures.recording_folder import is_recording
+from captures.store import Store, StoreError
+
+BATCH = 200  # exchanges committed at once
+
+
+class StoreWriter:
+    """Writes a new recording. Raises `StoreError` where there is one already, or none can be made."""
+
+    def __init__(self, folder: Path) -> None:
+        if is_recording(folder):
+            raise StoreError(folder, "expected a new folder, found a recording")
+        self._store = Store.create(folder)
+        self._waiting: list[Exchange] = []
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """The same, under the name that every writer's maker has."""
+        return cls(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, exchange: Exchange, bodies: Bodies = no_bodies) -> tuple[str, ...]:
+        """Write one exchange and its bodies; returns what could not be kept."""
+        messages = (exchange.request, exchange.response, exchange.rewritten_request, exchange.rewritten_response)
+        kept = [_keep(self._store.bodies, message.body, bodies) for message in messages if message is not None]
+        self._waiting.append(exchange)
+        if len(self._waiting) >= BATCH:
+            self._commit()
+        return (BODY_ABSENT,) * kept.count(False)
+
+    def close(self) -> None:
+        """Commit the rest and let go."""
+        try:
+            self._commit()
+        finally:
+            self._store.close()
+
+    def _commit(self) -> None:
+        if self._waiting:
+            self._store.add(self._waiting)
+            self._waiting = []
+
+
+def _keep(files: BodyFiles, body: Body, bodies: Bodies) -> bool:
+    """Put the decoded and the encoded form of a body where it belongs; False if the decoded one is not to be had."""
+    if not body.sha256:
+        return False
+    if not body.size and not body.encoded_size:
+        return True
+    kept = _put(files, body.sha256, body.data, bodies)
+    if body.encoded_sha256:
+        _put(files, body.encoded_sha256, body.encoded, bodies)
+    return kept
+
+
+def _put(files: BodyFiles, sha256: str, data: bytes | None, bodies: Bodies) -> bool:
+    if files.path(sha256).exists():
+        return True
+    if data is not None:
+        files.put(sha256, data)
+        return True
+    pieces = bodies(sha256)
+    if pieces is None:
+        return False
+    with files.incoming() as incoming:
+        for piece in pieces:
+            incoming.file.write(piece)
+        incoming.keep(sha256)
+    return True
