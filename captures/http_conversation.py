@@ -29,7 +29,7 @@ from dissectors.http1 import (
     request_framing,
     response_framing,
 )
-from dissectors.http1.reader import Role, State, begins_message
+from dissectors.http1.reader import Role, State, begins_message, broken_off
 
 MAX_OUTSTANDING = 1000  # requests without answers on one connection
 MAX_QUEUED = 256 << 10  # bytes of answers that wait for their request
@@ -71,6 +71,7 @@ class Conversation:
             sink.reader.position = halves[index].position - prelude.size
             if index in self.connection.open_halves:
                 halves[index].attach(sink)
+            sink.passed_over = prelude.passed_over
             for event in prelude.events:
                 sink.take(event)
 
@@ -123,7 +124,9 @@ class Conversation:
         """No answers will follow."""
         while self.outstanding:
             exchange = self.outstanding.popleft()
-            exchange.problem("no answer in the capture", broken=True)
+            other = self.server.passed_over if self.server else 0
+            instead = f"; {other} bytes that are no HTTP answer came on the connection" if other else ""
+            exchange.problem(f"no answer in the capture{instead}", broken=True)
             exchange.response_done = True
             self.settle(exchange)
 
@@ -138,6 +141,7 @@ class _Prelude:
         self.events: list[Event] = []
         self.size = 0  # bytes and holes in the events
         self.seen = 0
+        self.passed_over = 0
         self._text = b""
         self._conversation = conversation
         self._side = side
@@ -172,21 +176,34 @@ class _Prelude:
             self._forget()
 
     def hole(self, size: int, time: int) -> None:
-        self._forget()
+        role = self._broken_off()
+        if role is None:
+            self._forget()
         self.events.append(("hole", b"", time, size))
-        self.size = size
+        self.size += size
+        if role is not None:
+            self._conversation.decide(self._side, role)
 
     def conflict(self, size: int) -> None:
         """It is counted; no message is there to say it of."""
 
     def end(self, how: str, time: int) -> None:
+        role = self._broken_off()
         self.events.append((f"end:{how}", b"", time, 0))
+        if role is not None:
+            self._conversation.decide(self._side, role)
+            return
         connection = self._conversation.connection
         if not connection.open_halves and any(prelude.seen for prelude in self._conversation.preludes):
             self._conversation.recorder.counts["connections that are not HTTP"] += 1
 
+    def _broken_off(self) -> Role | None:
+        roles: tuple[Role, ...] = ("request", "response")
+        return next((role for role in roles if broken_off(role, self._text)), None)
+
     def _forget(self) -> None:
         self._conversation.recorder.counts["bytes not read as HTTP"] += len(self._text)
+        self.passed_over += len(self._text)
         self.events.clear()
         self.size = 0
         self._text = b""
@@ -209,6 +226,7 @@ class _Side:
         self.time = 0
         self.ack = 0
         self.exchange: OpenExchange | None = None
+        self.passed_over = 0
         self.body: Callable[[bytes], None] = _nothing
         self._body_reader: BodyReader | None = None
 
@@ -231,6 +249,7 @@ class _Side:
         self.conversation.uncertain = True
 
     def skipped(self, size: int) -> None:
+        self.passed_over += size
         name = "bytes in tunnels" if self.reader.state is State.TUNNEL else "bytes not read as HTTP"
         self.conversation.recorder.counts[name] += size
 

@@ -33,7 +33,7 @@ class Resource(NamedTuple):
 
 class _Parts:
     def __init__(self) -> None:
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives with the object
+        self.file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives with the object
         self.spans: list[tuple[int, int]] = []  # (start, end), apart and in order
         self.exchanges: list[int] = []
         self.problems: list[str] = []
@@ -62,6 +62,8 @@ class _Parts:
         insort(self.spans, (merged_start, merged_end))
 
     def _put(self, start: int, data: bytes) -> None:
+        if start + len(data) > IN_MEMORY:
+            self.file.rollover()  # a real file has holes where memory would be filled with zeros
         self.file.seek(start)
         self.file.write(data)
 

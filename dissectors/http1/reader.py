@@ -63,7 +63,10 @@ _HOPED = {
     "request": re.compile(rb"[\r\n]*[A-Z][A-Z\-_]{0,31}(?: [^\x00-\x1f]*\r?)?"),
     "response": _BEGUN["response"],
 }
-_CUT_OFF = re.compile(rb"[A-Z][A-Z\-_]{1,31} (?:/|http)|HTTP/")
+_CUT_OFF: dict[Role, re.Pattern[bytes]] = {
+    "request": re.compile(rb"[\r\n]*([A-Z][A-Z\-_]{1,31}) (/[^\x00-\x20]*|http[^\x00-\x20]*)(?: |$)"),
+    "response": re.compile(rb"[\r\n]*HTTP/"),
+}
 
 
 class State(enum.Enum):
@@ -105,13 +108,18 @@ class Handler(Protocol):
         """Bytes were passed over."""
 
 
-def begins_message(role: Role, data: bytes) -> bool | None:
+def begins_message(role: Role, data: bytes | bytearray) -> bool | None:
     """Whether these bytes begin a message; None where more are needed to tell."""
     if _START[role].match(data):
         return True
     if len(data) < MAX_UNDECIDED and _HOPED[role].fullmatch(data):
         return None
     return False
+
+
+def broken_off(role: Role, data: bytes | bytearray) -> bool:
+    """Whether these bytes, behind which some are missing, were the beginning of a message."""
+    return _CUT_OFF[role].match(data) is not None
 
 
 class Reader:
@@ -157,7 +165,7 @@ class Reader:
                 self._body_done()
         elif self.state is State.CLOSE:
             self._handler.missing(size)
-        elif self.state is State.HEAD and self._buffer:
+        elif self.state in {State.HEAD, State.LOST} and self._head_begun():
             self._broken_head(f"gap: {size} bytes missing in the head")
         elif self.state in {State.HEAD, State.LOST}:
             self._lose(f"gap: {size} bytes missing between messages")
@@ -170,7 +178,7 @@ class Reader:
         if self.state is State.CLOSE:
             self._handler.done((), () if how == "closed" else (f"the end of the body is not certain: {ENDINGS[how]}",))
         elif self.state in {State.HEAD, State.LOST}:
-            if (self.state is State.HEAD and self._buffer) or _CUT_OFF.match(self._buffer):
+            if self._head_begun():
                 self._broken_head(f"cut off in the head ({ENDINGS[how]})")
         elif self.state in {State.LENGTH, State.CHUNK}:
             of = "the body" if self.state is State.LENGTH else "a chunk"
@@ -362,9 +370,19 @@ class Reader:
         self._handler.done((), reasons)
         self._lose(reasons[-1] if reasons else "a message of unknown length")
 
+    def _head_begun(self) -> bool:
+        if self.state is State.HEAD:
+            return bool(self._buffer)
+        self._start = self.position - len(self._buffer)
+        return broken_off(self._role, self._buffer)
+
     def _broken_head(self, reason: str) -> None:
         """Show of a head what there is of it."""
-        head = self._parsed(bytes(self._buffer[:MAX_HEAD]) + b"\r\n\r\n") if b"\n" in self._buffer else None
+        head: RequestHead | ResponseHead | None = None
+        if b"\n" in self._buffer.lstrip(b"\r\n"):
+            head = self._parsed(bytes(self._buffer[:MAX_HEAD]) + b"\r\n\r\n")
+        elif self._role == "request" and (match := _CUT_OFF["request"].match(self._buffer)):
+            head = RequestHead(match[1].decode("latin-1"), match[2].decode("latin-1"), "", ())
         if head is None:
             line = bytes(self._buffer[:CHECKED]).decode("latin-1")
             self._handler.malformed(f"{reason}: {shown(line)}", self._start)
