@@ -7,7 +7,7 @@ and values are text with one character per byte (latin-1), so that nothing is lo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -161,6 +161,13 @@ class Exchange:
     def with_facts(self, facts: tuple[Fact, ...]) -> Exchange:
         """The same exchange with these facts."""
         return replace(self, facts=facts)
+
+
+def bodies_of(exchange: Exchange) -> Iterator[Body]:
+    """The bodies of all messages of an exchange."""
+    for message in (exchange.request, exchange.response, exchange.rewritten_request, exchange.rewritten_response):
+        if message is not None:
+            yield message.body
 
 
 def header(headers: Headers, name: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from captures.bodies import Incoming
-from captures.exchange import Body, Exchange
+from captures.exchange import Exchange, bodies_of
 from captures.store import Store, StoreError
 
 MAX_QUEUED_BYTES = 64 << 20  # body bytes waiting for the disk
@@ -205,13 +205,6 @@ class Recording:
                 self._lose(f"packets: {error}")
 
 
-def bodies_of(exchange: Exchange) -> Iterator[Body]:
-    """The bodies of all messages of an exchange."""
-    for message in (exchange.request, exchange.response, exchange.rewritten_request, exchange.rewritten_response):
-        if message is not None:
-            yield message.body
-
-
 def _drop_quietly(incoming: Incoming) -> None:
     try:
         incoming.drop()
@@ -220,4 +213,4 @@ def _drop_quietly(incoming: Incoming) -> None:
         return
 
 
-__all__ = ["Recording", "StoreError", "StreamedBody", "bodies_of"]
+__all__ = ["Recording", "StoreError", "StreamedBody"]

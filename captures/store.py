@@ -18,9 +18,10 @@ import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
 from captures.errors import CaptureError
-from captures.exchange import Body, Exchange, Headers, Request, Response
+from captures.exchange import Body, Exchange, Headers, Request, Response, bodies_of
 from captures.items import CaptureSummary
 from captures.recording_folder import DATABASE
+from captures.sources import ReadOptions
 
 BODIES = "bodies"
 SCHEMA_VERSION = 1
@@ -71,6 +72,7 @@ class Store:
     def create(cls, folder: Path) -> Store:
         """Open a recording for writing; makes it where there is none. Raises `StoreError`."""
         database = folder / DATABASE
+        engine = None
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / BODIES).mkdir(mode=0o700, exist_ok=True)
@@ -81,7 +83,11 @@ class Store:
                 _check_schema(connection, database, empty_is_fine=True)
                 METADATA.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
-        except (OSError, sa.exc.SQLAlchemyError) as error:
+        except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
+            if engine is not None:
+                engine.dispose()
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(folder, f"cannot record here: {_reason(error)}") from error
         return cls(folder, engine)
 
@@ -95,7 +101,10 @@ class Store:
         try:
             with engine.connect() as connection:
                 _check_schema(connection, database, empty_is_fine=False)
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, StoreError) as error:
+            engine.dispose()
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(database, f"not a readable recording: {_reason(error)}") from error
         return cls(folder, engine)
 
@@ -162,17 +171,31 @@ class Store:
         )
 
 
-def read(path: Path, _options: object) -> Iterator[Exchange | CaptureSummary]:
+def read(path: Path, options: ReadOptions) -> Iterator[Exchange | CaptureSummary]:
     """A recording as a capture (captures/sources.py). Raises `StoreError`."""
     store = Store.open(path.parent if path.name == DATABASE else path)
     count = 0
     try:
         for exchange in store.exchanges():
             count += 1
+            if options.bodies is not None:
+                copy_bodies(store.bodies, options.bodies, exchange)
             yield exchange
     finally:
         store.close()
     yield CaptureSummary(str(path), "recording", Counter(exchanges=count))
+
+
+def copy_bodies(kept: BodyFiles, wanted: BodyFiles, exchange: Exchange) -> None:
+    """Copy what was kept of the bodies of an exchange. Raises `StoreError`."""
+    try:
+        for body in bodies_of(exchange):
+            if body.size and kept.path(body.sha256).exists() and not wanted.path(body.sha256).exists():
+                with wanted.incoming() as incoming:
+                    incoming.file.writelines(kept.chunks(body.sha256))
+                    incoming.keep(body.sha256)
+    except OSError as error:
+        raise StoreError(wanted.folder, error) from error
 
 
 def _engine(database: Path, begin: str) -> sa.Engine:

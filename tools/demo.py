@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -55,6 +57,12 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_PROBLEM
     tale.end(story, None)
     return EXIT_OK
+
+
+def own_name() -> str:
+    """How this command was called, so that what is shown can be pasted."""
+    called = Path(sys.argv[0])
+    return os.path.relpath(called) if called.name == "upshim" else "python -m tools"
 
 
 def same_again(event: PhoneEvent) -> tuple[str, ...]:
@@ -130,4 +138,4 @@ class TextTale(Tale):
         self._console.print(f"The phones' side as packets: {story.pcap}", markup=False)
         self._console.print("\nGo on with:")
         for words in (f"exchanges {story.recording}", f"exchanges --json {story.pcap}"):
-            self._console.print(f"  upshim {words}", markup=False)
+            self._console.print(f"  {own_name()} {words}", markup=False)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from captures.exchange import Body, Exchange, Request, Response
 from captures.items import CaptureSummary
 from captures.recording_folder import DATABASE
-from captures.sources import read_exchanges
+from captures.sources import ReadOptions, read_exchanges
 from captures.store import Store, StoreError, read
 
 LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\0"), max_size=20)
@@ -68,9 +70,10 @@ def test_reading_works_while_the_recording_grows(tmp_path: Path) -> None:
     writer = Store.create(tmp_path / "rec")
     writer.add([an_exchange("one")])
     reader = Store.open(tmp_path / "rec")
-    reading = reader.exchanges()
+    reading = cast(Generator[Exchange, None, None], reader.exchanges())
     assert next(reading).problems == ("one",)
     writer.add([an_exchange("two")])
+    reading.close()
     assert [exchange.problems for exchange in reader.exchanges(after=1)] == [("two",)]
     writer.close()
     reader.close()
@@ -102,7 +105,7 @@ def test_it_is_a_capture_like_any_other(tmp_path: Path) -> None:
     store.add([an_exchange("here")])
     store.close()
     for path in (tmp_path, tmp_path / DATABASE):
-        exchange, summary = read(path, None)
+        exchange, summary = read(path, ReadOptions())
         assert isinstance(exchange, Exchange)
         assert exchange.problems == ("here",)
         assert isinstance(summary, CaptureSummary)
@@ -138,4 +141,4 @@ def test_damage_is_named(tmp_path: Path) -> None:
     content[4096 * 3 :] = b"\xff" * (len(content) - 4096 * 3)
     database.write_bytes(content)
     with pytest.raises(StoreError, match=r"damaged|malformed"):
-        list(read(tmp_path, None))
+        list(read(tmp_path, ReadOptions()))

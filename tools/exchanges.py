@@ -1,0 +1,117 @@
+"""List the HTTP exchanges of packet captures, flow files, HAR files and recordings, with what they mean.
+
+Examples:
+  upshim exchanges /var/lib/upshim/rec
+  upshim exchanges --json capture.pcapng.gz | jq 'select(.problems != [])'
+  upshim exchanges capture.pcap --extract bodies
+
+With --json: one object per exchange, then one per object joined from partial answers, then one per capture.
+Credentials are shown as their scheme and length unless --secrets is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from captures.bodies import BodyFiles
+from captures.errors import CaptureError
+from captures.exchange import Exchange
+from captures.facts import facts_of
+from captures.items import CaptureSummary, JoinedObject
+from captures.redaction import redacted
+from captures.sources import Item, ReadOptions, read_exchanges
+from tools.errors import EXIT_OK, EXIT_PROBLEM, EXIT_UNUSABLE, UnusableInput
+from tools.fact_words import words
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("captures", type=Path, nargs="+", metavar="CAPTURE", help="a capture file or a recording")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    parser.add_argument("--extract", type=Path, metavar="DIR", help="write every body there, named by its sha256")
+    parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets in SSLKEYLOGFILE form")
+    parser.add_argument("--secrets", action="store_true", help="show credentials too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List everything; a capture that cannot be read is named, and the others are still listed."""
+    options = ReadOptions(bodies=body_files(args.extract), keylog=args.keylog)
+    shown = JsonLines(secrets=args.secrets) if args.json else Lines()
+    code = EXIT_OK
+    for path in args.captures:
+        try:
+            for item in read_exchanges(path, options, facts_of):
+                shown.show(item)
+                if isinstance(item, CaptureSummary) and item.damaged:
+                    code = max(code, EXIT_PROBLEM)
+        except CaptureError as error:
+            sys.stdout.flush()
+            print(f"upshim exchanges: {error}", file=sys.stderr)
+            code = EXIT_UNUSABLE
+    return code
+
+
+def body_files(folder: Path | None) -> BodyFiles | None:
+    """The folder to extract into. Raises `UnusableInput`."""
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableInput(f"--extract: {folder}: {error.strerror}") from error
+    return BodyFiles(folder)
+
+
+class JsonLines:
+    """For programs."""
+
+    def __init__(self, *, secrets: bool) -> None:
+        self._secrets = secrets
+
+    def show(self, item: Item) -> None:
+        """One line."""
+        line = item.to_json()
+        print(json.dumps(line if self._secrets or not isinstance(item, Exchange) else redacted(line)))
+
+
+class Lines:
+    """For people: a line an exchange as it comes, since a capture may be long."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415 - not needed for JSON
+
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    def show(self, item: Item) -> None:
+        """One line, and one more for each problem."""
+        if isinstance(item, Exchange):
+            self._exchange(item)
+            problems = item.problems
+        elif isinstance(item, JoinedObject):
+            state = f"sha256 {item.sha256}" if item.complete else f"incomplete, {len(item.missing)} parts missing"
+            self._print(
+                f"object {item.target}: {item.size} bytes from {len(item.exchanges)} exchanges, {state}", "cyan"
+            )
+            problems = item.problems
+        else:
+            counts = ", ".join(f"{count} {name}" for name, count in sorted(item.counts.items()))
+            self._print(f"{item.capture}: {item.format}: {counts or 'nothing in it'}", "bold")
+            problems = item.problems
+        for problem in problems:
+            self._print(f"      ! {problem}", "yellow")
+
+    def _exchange(self, exchange: Exchange) -> None:
+        request, response = exchange.request, exchange.response
+        answer = "no answer" if response is None else f"{response.status} {response.body.size} bytes"
+        time = f"{exchange.started:%Y-%m-%d %H:%M:%S}"
+        told = "; ".join(filter(None, (words(fact) for fact in exchange.facts)))
+        cut = "" if exchange.complete else " incomplete"
+        line = f"{exchange.index:>5} {time} {exchange.client} {request.method} {request.target} -> {answer}{cut}"
+        self._print(f"{line}  [{told}]" if told else line, "")
+
+    def _print(self, text: str, style: str) -> None:
+        visible = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+        self._console.print(visible, style=style, markup=False)
