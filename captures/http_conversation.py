@@ -301,11 +301,13 @@ class _ClientSide(_Side):
         self.time = time
         self.ack = ack
         self.reader.feed(data)
+        self.half.room = self.reader.room
         self._pump()
 
     def hole(self, size: int, time: int) -> None:
         self.time = time
         self.reader.hole(size)
+        self.half.room = self.reader.room
         self._pump()
 
     def end(self, how: str, time: int) -> None:
@@ -381,6 +383,7 @@ class _ServerSide(_Side):
         if self.reader.state is State.LENGTH and not self.queue:  # most bytes of a capture pass here
             self.time = time
             self.reader.feed(data)
+            self.half.room = self.reader.room
         else:
             self._take_or_wait(("data", data, time, 0))
 
@@ -420,14 +423,16 @@ class _ServerSide(_Side):
                 self.first = time
             self.time = time
             self.reader.feed(data)
-            return
-        self.time = time
-        if kind == "hole":
+        elif kind == "hole":
+            self.time = time
             self.reader.hole(size)
-            return
-        self.reader.finish(kind.removeprefix("end:"))
-        if not self.conversation.connection.open_halves:
-            self.conversation.finish()
+        else:
+            self.time = time
+            self.reader.finish(kind.removeprefix("end:"))
+            if not self.conversation.connection.open_halves:
+                self.conversation.finish()
+        # What has waited is read behind the place the segments have come to.
+        self.half.room = 0 if self.queue else self.reader.room
 
     # The reader's handler.
 

@@ -85,7 +85,6 @@ class PacketReader:
                     if first < last <= end and offset >= 0x50:
                         half = halves.get(key)
                         if half is not None:
-                            half.connection.last_time = time
                             half.receive(sequence, data[first:last], time, ack)
                             if ready:
                                 yield from self._drain()

@@ -9,6 +9,7 @@ One `Half` per direction turns segments into bytes in order. The rules of this f
   filled with zeros, and a far-off sequence number allocates nothing.
 - Bytes that the capture cut off (snap length) are holes of their own.
 - A SYN that does not repeat the first one starts a new connection on the same addresses.
+- A sink inside a long body says how much `room` it has, and gets those bytes in larger pieces.
 - ACKs never declare a hole: in a reordered capture they come before the bytes they acknowledge.
 
 Costs: constant per segment in order, logarithmic search for one that waits, a fixed window for comparing repeats.
@@ -29,6 +30,7 @@ MAX_SEGMENTS = 4096  # waiting segments of one direction
 MAX_BYTES = 4 << 20  # waiting bytes of one direction
 MAX_TOTAL = 64 << 20  # waiting bytes in all
 MAX_CONNECTIONS = 20_000  # connections remembered; past it, those silent for longest are ended
+COLLECTED = 64  # segments put together where the sink has room for them
 REMEMBERED = 16  # delivered segments kept to compare repeats with
 REMEMBERED_SIZE = 4096  # larger ones (cut up only by the sender's card) are not kept
 RESET_WINDOW = 1 << 20  # a reset further off than this is not believed
@@ -87,6 +89,8 @@ class Half:
     """One direction: `next` is the sequence number expected, `position` the same place counted from the first byte."""
 
     __slots__ = (
+        "_collected",
+        "_collected_time",
         "_counts",
         "_initial",
         "_remembered",
@@ -96,6 +100,7 @@ class Half:
         "fin",
         "next",
         "position",
+        "room",
         "sink",
         "started",
         "waiting",
@@ -112,6 +117,9 @@ class Half:
         self.waiting_bytes = 0
         self.sink: Sink
         self.data: Callable[[bytes, int, int], None]
+        self.room = 0  # so many bytes the sink takes in any pieces: segments are put together up to there
+        self._collected: list[bytes] = []
+        self._collected_time = 0
         self._initial: int | None = None
         self._remembered: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED)
         self._table = table
@@ -139,9 +147,27 @@ class Half:
             self.position += size
             if size <= REMEMBERED_SIZE:
                 self._remembered.append((sequence, data))
+            if size < self.room:
+                self.room -= size
+                self._collected.append(data)
+                self._collected_time = time
+                if len(self._collected) >= COLLECTED:
+                    self.deliver()
+                return
+            if self._collected:
+                self.deliver()
+            self.connection.last_time = time
             self.data(data, time, ack)
             return
         self._place(sequence, data, time, ack, missing)
+
+    def deliver(self) -> None:
+        """Hand on what was put together, which is inside of `room`."""
+        if self._collected:
+            data = b"".join(self._collected)
+            self._collected.clear()
+            self.connection.last_time = self._collected_time
+            self.data(data, self._collected_time, 0)
 
     def finish(self, sequence: int, time: int) -> None:
         """Take a FIN that follows the byte before `sequence`."""
@@ -165,6 +191,7 @@ class Half:
 
     def flush(self, time: int) -> None:
         """Give up everything that is missing."""
+        self.deliver()
         while self.waiting:
             self.release(time)
         if self.fin is not None and self.fin > self.position:
@@ -176,6 +203,8 @@ class Half:
 
     def _place(self, sequence: int, data: bytes, time: int, ack: int, missing: int) -> None:
         """A segment that is first, early, repeated, overlapping or cut."""
+        self.deliver()
+        self.connection.last_time = time
         if not self.started:
             self.started = True
             self.next = sequence
@@ -301,6 +330,7 @@ class Connection:
         """One direction has come to its end; told to its sink once."""
         index = self.halves.index(half)
         if index in self.open_halves:
+            half.deliver()
             self.open_halves.remove(index)
             sink = half.sink
             half.attach(NOBODY)

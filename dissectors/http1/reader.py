@@ -83,6 +83,9 @@ class State(enum.Enum):
     TUNNEL = enum.auto()
 
 
+_COUNTED = frozenset((State.LENGTH, State.CHUNK))
+
+
 class Handler(Protocol):
     """What a reader tells. A message is `head`, any number of `body` and `missing`, then `done`."""
 
@@ -143,6 +146,11 @@ class Reader:
         """Whether no message is under way."""
         return self.state in {State.HEAD, State.LOST} and not self._buffer
 
+    @property
+    def room(self) -> int:
+        """How many bytes are sure to be of the body under way, whatever pieces they come in."""
+        return self._left if self.state in _COUNTED else 0
+
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
         size = len(data)
@@ -158,7 +166,7 @@ class Reader:
 
     def hole(self, size: int) -> None:
         """Take note that bytes are missing here."""
-        if self.state in {State.LENGTH, State.CHUNK} and size <= self._left:
+        if self.state in _COUNTED and size <= self._left:
             self._left -= size
             self._handler.missing(size)
             if not self._left:
@@ -180,7 +188,7 @@ class Reader:
         elif self.state in {State.HEAD, State.LOST}:
             if self._head_begun():
                 self._broken_head(f"cut off in the head ({ENDINGS[how]})")
-        elif self.state in {State.LENGTH, State.CHUNK}:
+        elif self.state in _COUNTED:
             of = "the body" if self.state is State.LENGTH else "a chunk"
             self._abandon(f"cut off: {self._left} bytes of {of} are missing ({ENDINGS[how]})")
         elif self.state is not State.TUNNEL:
