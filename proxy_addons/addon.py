@@ -288,14 +288,14 @@ class Upshim:
 
     def _commit(self, message: http.Message, ours: Message, edits: HeaderEdits) -> None:
         """Put what was computed into mitmproxy's message: one assignment for the body, one for the headers."""
-        headers = ours.headers
-        if not self.rewriter.dry_run:
-            headers = edit_headers(headers, edits)
+        # mitmproxy's own changes stay: an Expect it has answered must not be sent on.
+        current = headers_of(message)
+        headers = current if self.rewriter.dry_run else edit_headers(current, edits)
         if ours.edited is not None and ours.edited.changed:
             if "transfer-encoding" not in message.headers:
                 headers = edit_headers(headers, HeaderEdits((("Content-Length", str(len(ours.edited.sent))),)))
             message.raw_content = ours.edited.sent
-        if headers != ours.headers:
+        if headers != current:
             ours.edited_headers = headers
             message.headers = http.Headers(
                 [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]

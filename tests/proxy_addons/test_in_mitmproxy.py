@@ -181,6 +181,28 @@ def test_headers_are_edited_and_the_others_stay(kind: str, server: Server, rules
                      b"X-New: 1", b"", b""]  # fmt: skip
 
 
+def test_an_expectation_that_was_answered_is_not_sent_on(
+    kind: str, server: Server, rules: Path, tmp_path: Path
+) -> None:
+    server.received.clear()
+    head = (
+        f"POST {CHECK_TARGET} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+        f"Content-Length: {len(check_body())}\r\nConnection: close\r\n\r\n"
+    )
+    with (
+        running(kind, server.url, tmp_path, rules=rules) as proxy,
+        socket.create_connection(("127.0.0.1", proxy.port), 20) as phone,
+    ):
+        phone.sendall(head.encode())
+        assert phone.recv(65536).startswith(b"HTTP/1.1 100 ")
+        phone.sendall(check_body())
+        answer = b"".join(iter(lambda: phone.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    (request,) = server.received
+    assert b"expect" not in request.head.lower()
+    assert version_in(request.body) == "0.0.0.0"
+
+
 def test_dry_run_changes_nothing(kind: str, server: Server, rules: Path, tmp_path: Path) -> None:
     server.received.clear()
     record = tmp_path / "rec"

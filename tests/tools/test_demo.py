@@ -13,6 +13,7 @@ import pytest
 from captures.store import Store
 from proxy_addons.rules import Rules
 from tests.conftest import ROOT, require_tool
+from tools import demo_story
 from tools.cli import main
 from tools.demo_story import OBSERVE, THEN
 
@@ -118,3 +119,15 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.Ca
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert "expected an empty or new folder" in lines[0]
+
+
+def test_a_story_that_ends_badly_is_exit_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(THEN, "report", THEN["observe"])  # the rules come, and help nobody
+    monkeypatch.setattr(demo_story, "WITHIN", 4.0)
+    words = ["demo", "--keep", str(tmp_path), "--firmware-size", "1000", "--poll-scale", "600", "--json"]
+    assert main(words) == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["ok"] is False
+    assert "waited 4 s in vain for the installation of 1.0.522.103" in last["failure"]
