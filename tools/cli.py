@@ -14,6 +14,7 @@ from tools.errors import EXIT_UNUSABLE, UnusableInput
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
 VERBS: dict[str, str] = {
     "convert": "tools.convert",
+    "decode": "tools.decode",
     "demo": "tools.demo",
     "exchanges": "tools.exchanges",
     "bench": "tools.bench",

@@ -1,0 +1,112 @@
+"""A file decoded, whatever it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dissectors.cabinet import Cabinet
+from dissectors.certificates import Catalog, FileDigests, dissect
+from dissectors.errors import DissectError
+from dissectors.firmware.image import entropy
+from tools.decode.cabinets import MAGIC, decode_cabinet, open_cabinets
+from tools.decode.inputs import Content
+from tools.decode.kinds import MAX_TEXT, READERS
+from tools.decode.settings import MAX_MEMBER, Decoded, Settings
+
+SHOWN_HEAD = 32
+# What other verbs read.
+_HINTS = (
+    ((b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x0a\x0d\x0d\x0a", b"snoop\0\0\0"), "a packet capture"),
+    ((b"SQLite format 3\0",), "a SQLite file, perhaps a recording"),
+)
+
+
+def decode_file(content: Content, settings: Settings, depth: int = 0, below: str = "") -> Decoded:
+    """Say what a file is and what is in it; what is wrong is in the record's `problems`."""
+    sha1, sha256 = content.digests
+    about = {"file": content.name, "size": content.size, "sha1": sha1, "sha256": sha256}
+    try:
+        found = _cabinet(content, settings, depth, below)
+    except DissectError as error:
+        found = Decoded({"kind": "cab", "problems": [str(error)]})
+    if found is None:
+        found = Decoded(_other(content, settings))
+    found.record = {"kind": found.record["kind"]} | about | found.record
+    found.record["problems"] = list(found.record.get("problems", []))
+    found.files.insert(0, (content.name, _file_digests(content, sha1, sha256)))
+    if found.record["kind"] == "ctl" and (catalog := _catalog(content)) is not None:
+        found.catalogs.insert(0, (content.name, catalog))
+    return found
+
+
+def _cabinet(content: Content, settings: Settings, depth: int, below: str) -> Decoded | None:
+    if depth and not content.head.startswith((MAGIC, b"MZ")):
+        return None
+    cabinets = open_cabinets(content, settings)
+    if not cabinets:
+        return None
+    return decode_cabinets(cabinets, content, settings, depth, below)
+
+
+def decode_cabinets(
+    cabinets: list[Cabinet], content: Content, settings: Settings, depth: int = 0, below: str = ""
+) -> Decoded:
+    """The record of the first cabinet; those that follow it in the same file are its `more`."""
+    whole, *more = [
+        decode_cabinet(cabinet, content.name, settings, depth, decode_file, _folder(below, number))
+        for number, cabinet in enumerate(cabinets)
+    ]
+    whole.record["more"] = [other.record for other in more]
+    for other in more:
+        whole.files += other.files
+        whole.catalogs += other.catalogs
+        whole.record["problems"] += other.record["problems"]
+    if cabinets[0].offset:
+        whole.record["container"] = container = _other(content, settings)
+        if container["kind"] == "unknown":
+            whole.record["problems"].append(f"the cabinet does not begin the file but stands at {cabinets[0].offset}")
+    return whole
+
+
+def _folder(below: str, number: int) -> str:
+    """Where the members of the second and further cabinets of one file go."""
+    return below if not number else f"{below or 'cabinet'}-{number + 1}"
+
+
+def _other(content: Content, settings: Settings) -> dict[str, Any]:
+    failure = None
+    for reader in READERS:
+        try:
+            record = reader(content, settings)
+        except DissectError as error:
+            failure = failure or f"{reader.__name__.removeprefix('read_').replace('_', ' ')}: {error}"
+            continue
+        if record is not None:
+            return record
+    return _unknown(content, failure)
+
+
+def _unknown(content: Content, failure: str | None) -> dict[str, Any]:
+    """What can be said of any file."""
+    hint = next((words for magics, words in _HINTS if content.head.startswith(magics)), None)
+    problems = [failure] if failure else []
+    if hint:
+        problems.append(f"this is {hint}: see `upshim exchanges`")
+    sample = content.head if content.size > MAX_MEMBER else content.whole()
+    return {
+        "kind": "unknown",
+        "entropy": round(entropy(sample), 3),
+        "head": content.head[:SHOWN_HEAD].hex(),
+        "problems": problems or ["nothing in this file is recognised"],
+    }
+
+
+def _file_digests(content: Content, sha1: str, sha256: str) -> FileDigests:
+    if content.head.startswith(b"MZ") and content.size <= MAX_MEMBER * 4:
+        return FileDigests.of(content.whole())
+    return FileDigests.from_hex(sha1, sha256)
+
+
+def _catalog(content: Content) -> Catalog | None:
+    catalog = dissect(content.whole(MAX_TEXT)).catalog
+    return catalog if catalog is not None and catalog.is_catalog else None

@@ -1,0 +1,138 @@
+"""What the command line names: files, folders, patterns, standard input; each opened as a seekable file."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from dissectors.errors import LimitExceeded
+from tools.decode.settings import MAX_WHOLE, Settings
+from tools.errors import UnusableInput
+
+HEAD = 1 << 16
+STEP = 1 << 18
+STDIN = "-"
+MAX_FILES = 100_000
+
+
+@dataclass
+class Content:
+    """Bytes with a name, read by position; nothing but the head is kept."""
+
+    name: str
+    file: BinaryIO
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, name: str, data: bytes) -> Content:
+        """Bytes already in memory."""
+        return cls(name, BytesIO(data))
+
+    @cached_property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.file.seek(0, os.SEEK_END)
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes."""
+        self.file.seek(0)
+        return self.file.read(HEAD)
+
+    @cached_property
+    def digests(self) -> tuple[str, str]:
+        """SHA-1 and SHA-256 in hex."""
+        sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+        for chunk in self.chunks():
+            sha1.update(chunk)
+            sha256.update(chunk)
+        return sha1.hexdigest(), sha256.hexdigest()
+
+    def chunks(self) -> Iterator[bytes]:
+        """The whole, in pieces."""
+        position = 0
+        while True:
+            self.file.seek(position)
+            chunk = self.file.read(STEP)
+            if not chunk:
+                return
+            yield chunk
+            position += len(chunk)
+
+    def whole(self, limit: int = MAX_WHOLE) -> bytes:
+        """All of it at once. Raises `LimitExceeded`."""
+        if self.size > limit:
+            raise LimitExceeded(limit, f"at most {limit} bytes of such a file", f"{self.size}")
+        self.file.seek(0)
+        return self.file.read()
+
+
+def expand(words: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
+    """Names to show and paths, None for standard input. Raises `UnusableInput` for a pattern that fits nothing."""
+    for word in words:
+        path = Path(word)
+        if word == STDIN:
+            yield "standard input", None
+        elif path.is_dir():
+            yield from ((str(found), found) for found in files_below(path))
+        elif glob.has_magic(word) and not path.exists():
+            matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - absolute patterns too
+            if not matches:
+                raise UnusableInput(f"{word}: no file fits this pattern")
+            for match in matches:
+                if Path(match).is_dir():
+                    yield from ((str(found), found) for found in files_below(Path(match)))
+                else:
+                    yield match, Path(match)
+        else:
+            yield word, path
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The regular files of a folder tree in order; links to folders are not followed."""
+    count = 0
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.is_file():
+                count += 1
+                if count > MAX_FILES:
+                    raise UnusableInput(f"{folder}: more than {MAX_FILES} files")
+                yield path
+
+
+def open_content(name: str, path: Path | None, settings: Settings) -> Content:
+    """Open a file; what cannot seek is copied to a temporary one first. Raises `UnusableInput`."""
+    try:
+        if path is None:
+            return Content(name, _copied(name, sys.stdin.buffer, settings))
+        file = path.open("rb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return Content(name, file, path)
+        with file:
+            return Content(name, _copied(name, file, settings))
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL in the name.
+        raise UnusableInput(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _copied(name: str, stream: BinaryIO, settings: Settings) -> BinaryIO:
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as its Content
+    size = 0
+    while chunk := stream.read(STEP):
+        size += len(chunk)
+        if size > settings.output or settings.expired():
+            raise UnusableInput(f"{name}: no end within {settings.output} bytes and {settings.seconds:g} seconds")
+        copy.write(chunk)
+    return copy
