@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from captures.exchange import Exchange, Fact, Response, charset, header
-from dissectors import DissectError
+from captures.redaction import CHALLENGES, CREDENTIALS
+from dissectors import DissectError, ntlm
 from dissectors.update_check import UpdateAnswer, UpdateCheck
 from dissectors.update_urls import PackagePath, Resource, classify
 from dissectors.vocabulary import Vocabulary
 
+LOGIN_HEADERS = CREDENTIALS | CHALLENGES
+
 
 def facts_of(exchange: Exchange, vocabulary: Vocabulary | None = None) -> tuple[Fact, ...]:
     """All facts of an exchange; bodies that are not held tell nothing."""
-    return (*check_facts(exchange, vocabulary or Vocabulary.default()), *target_facts(exchange))
+    return (*check_facts(exchange, vocabulary or Vocabulary.default()), *head_facts(exchange))
+
+
+def head_facts(exchange: Exchange) -> tuple[Fact, ...]:
+    """What target and headers alone tell."""
+    return (*target_facts(exchange), *login_facts(exchange))
 
 
 def check_facts(exchange: Exchange, vocabulary: Vocabulary) -> Iterator[Fact]:
@@ -54,6 +62,19 @@ def target_facts(exchange: Exchange) -> Iterator[Fact]:
         "range": header(exchange.request.headers, "range"),
         "complete": exchange.complete and delivered(exchange.response),
     }
+
+
+def login_facts(exchange: Exchange) -> Iterator[Fact]:
+    """The NTLM messages of a login, as NTLM or inside Negotiate; responses and keys are left out."""
+    sides = (("request", exchange.request), ("response", exchange.response))
+    for side, message in sides:
+        for name, value in message.headers if message is not None else ():
+            if name.lower() in LOGIN_HEADERS and value[:9].lower().startswith(("ntlm ", "negotiate")):
+                try:
+                    tokens = ntlm.from_header(value)
+                except DissectError:
+                    continue
+                yield from ({**token.to_json(), "side": side} for token in tokens)
 
 
 def delivered(response: Response | None) -> bool:

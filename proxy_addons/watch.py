@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mitmproxy import http
 
 from captures.exchange import Body, Exchange, Headers
-from captures.facts import target_facts
+from captures.facts import head_facts
 from proxy_addons.flows import client_of, moment, moment_or_none, request_of, response_of, server_of
 from proxy_addons.rewriter import Checked, Edited
 from proxy_addons.streams import Hold, Tee
@@ -89,4 +89,4 @@ def exchange_of(flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> Exchang
         problems=(*watch.problems, *(problem for body in edited for problem in body.problems)),
     )
     facts = tuple(fact for body in edited for fact in body.facts)
-    return exchange.with_facts((*facts, *target_facts(exchange)))
+    return exchange.with_facts((*facts, *head_facts(exchange)))

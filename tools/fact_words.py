@@ -36,9 +36,16 @@ def _fetch(fact: Mapping[str, Any]) -> str:
     return f"{fact['model']} {fact['version']} {fact['file']}{part}"
 
 
+def _login(fact: Mapping[str, Any]) -> str:
+    if fact.get("message") != "authenticate":
+        return f"{fact['scheme']} {fact.get('message') or fact.get('mechanism') or 'login'}"
+    return f"{fact['scheme']} login as {fact['domain']}\\{fact['user']}"
+
+
 WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "update-check": _check,
     "update-answer": _answer,
     "decision": _decision,
     "firmware-fetch": _fetch,
+    "ntlm": _login,
 }

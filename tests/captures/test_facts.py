@@ -51,3 +51,11 @@ def test_a_firmware_file() -> None:
     (fact,) = facts_of(exchange(request, None))
     assert fact["complete"] is False
     assert facts_of(exchange(Request("GET", "/DeviceUpdateFiles_Int/other"), None)) == ()
+
+
+def test_the_rounds_of_a_login() -> None:
+    negotiate = "NTLM TlRMTVNTUAABAAAAB4IIogAAAAAAAAAAAAAAAAAAAAAGAbEdAAAADw=="
+    asked = Request("GET", "/", headers=(("Authorization", negotiate), ("Authorization", "NTLM !!")))
+    refused = Response(401, headers=(("WWW-Authenticate", "NTLM"), ("WWW-Authenticate", "Negotiate")))
+    (fact,) = facts_of(exchange(asked, refused))
+    assert (fact["fact"], fact["message"], fact["side"]) == ("ntlm", "negotiate", "request")
