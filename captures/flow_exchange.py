@@ -148,7 +148,7 @@ def _body(message: http.Message, kept: object, side: str, problems: list[str]) -
     if message.trailers:
         problems.append(f"{side}: {len(message.trailers)} trailer fields not shown")
     if message.raw_content is None and isinstance(message, http.Request) and _bodiless(message):
-        return Body()
+        return Body.of(b"")
     if message.raw_content is None:
         problems.append(f"{side}: body was streamed and is not in the file")
         if isinstance(kept, list):

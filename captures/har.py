@@ -131,7 +131,7 @@ def _posted(shown: dict[str, Any], headers: Headers, problems: list[str]) -> Bod
         problems.append("request: body is not in the archive")
         size = declared_length(headers) or 0
         return _absent(shown, size, size)
-    return Body()
+    return Body.of(b"")
 
 
 def _response(shown: dict[str, Any], method: str, problems: list[str]) -> Response | None:
@@ -155,7 +155,7 @@ def _response(shown: dict[str, Any], method: str, problems: list[str]) -> Respon
         problems.append(f"answer: body of {size} bytes is not in the archive")
         body = _absent(content, size, _size(shown.get("bodySize")) or size)
     else:
-        body = Body()
+        body = Body.of(b"")
     interim = tuple(
         (_size(each.get("status")), _latin1(_text(each, "statusText")), _headers(each))
         for each in _list(shown, "_interim")

@@ -110,7 +110,8 @@ def request_message(request: Request, *, complete: bool = True, bodies: Bodies =
     """A request for the wire; a body that it does not hold is asked from `bodies`, which may be read twice."""
     framing = _Framing(list(request.headers))
     version = _version(request.version, framing)
-    chunks, length = _frame(framing, request.body, complete, translated=version != request.version, bodies=bodies)
+    translated = version != request.version and request.body.size > 0
+    chunks, length = _frame(framing, request.body, complete, translated=translated, bodies=bodies)
     if length is None and not _chunked(framing.headers):
         # Only an answer may be ended by closing; a request without a length has no body.
         length = request.body.encoded_size
@@ -185,7 +186,7 @@ def _frame(
         framing.notes.append(LENGTH_CORRECTED)
     stated = header(tuple(framing.headers), "content-length")
     length = declared_length(framing.headers)
-    if length != size and (stated is not None or translated) and (complete or length is None or size > length):
+    if length != size and (stated is not None or translated) and (complete or size > (length or 0)):
         framing.put("Content-Length", str(size))
         if stated is not None:
             framing.notes.append(LENGTH_CORRECTED)

@@ -82,32 +82,24 @@ class PcapWriter:
         come in their order; a connection is one as long as its endpoints and its name are the same.
         """
         request, response = http_wire.messages_of(exchange, self._leg)
-        cut = not exchange.complete
-        asked = http_wire.request_message(request, complete=not (cut and response is None), bodies=bodies)
-        notes = list(asked.notes)
+        notes: list[str] = []
+        lonely = not request.method  # an answer whose request was not captured
+        if lonely:
+            self.close_connection(exchange.client, exchange.server, exchange.started)
         state = self._connect(exchange, notes)
-        tls = _port(exchange.server) == HTTPS
         interim = [http_wire.interim_head(*each) for each in response.interim] if response else []
         continued = interim.pop(0) if response and _continues(request, response) else None
-        changed = self._leg == "server" and exchange.rewritten_request is not None
-        whole = self._request(
-            state, asked, continued, exchange.request_ended or exchange.started, _comment(tls, changed)
-        )
-        if response is None:
-            # The next answer on this connection would be taken for this request's.
-            self._end(exchange, state, reset_by_client=not whole)
-            return (*notes, *(() if whole else (CUT_OFF,)))
-        self._touch(state, exchange.response_started or exchange.ended)
+        whole = lonely or self._request(state, exchange, continued, bodies, notes)
+        self._touch(state, exchange.ended if response is None else exchange.response_started or exchange.ended)
         for head in interim:
             self._packets(state, state.packets.send(False, (head,)))
-        answer = http_wire.response_message(response, request.method, complete=not cut, bodies=bodies)
-        notes += answer.notes
-        changed = self._leg == "phone" and exchange.rewritten_response is not None
-        answered = self._send(state, False, answer, exchange.ended, _comment(tls, changed))
-        if not (whole and answered):
-            notes.append(CUT_OFF)
-            self._end(exchange, state, reset_by_client=answered)
-        elif answer.until_close or http_wire.ends_connection(request, response):
+        answer = self._response(state, exchange, bodies, notes) if response else None
+        if response is None or answer is None or not whole:
+            # The next answer on this connection would be taken for one of this exchange.
+            self._packets(state, state.packets.reset(from_client=not whole))
+            del self._open[exchange.client, exchange.server]
+            notes += [CUT_OFF] * (response is not None or not whole)
+        elif lonely or answer.until_close or http_wire.ends_connection(request, response):
             self._packets(state, state.packets.close(from_client=False))
             del self._open[exchange.client, exchange.server]
         self._stream.flush()
@@ -162,21 +154,38 @@ class PcapWriter:
             notes.append(ADDRESS_UNKNOWN)
         return Endpoint.of(unknown, known)
 
-    def _request(self, state: _Open, asked: Message, continued: bytes | None, ended: datetime, comment: str) -> bool:
-        """Send the request, with the answer `100 Continue` in its place before the body."""
+    def _request(
+        self, state: _Open, exchange: Exchange, continued: bytes | None, bodies: Bodies, notes: list[str]
+    ) -> bool:
+        """Send the request, with the answer `100 Continue` before its body; returns whether it is whole."""
+        request, response = http_wire.messages_of(exchange, self._leg)
+        asked = http_wire.request_message(request, complete=exchange.complete or response is not None, bodies=bodies)
+        notes += asked.notes
+        ended = exchange.request_ended or exchange.started
+        comment = _comment(exchange, changed=self._leg == "server" and exchange.rewritten_request is not None)
         if continued is None:
             return self._send(state, True, asked, ended, comment)
         self._packets(state, state.packets.send(True, (asked.head,)), comment)
         self._packets(state, state.packets.send(False, (continued,)))
         return self._send(state, True, replace(asked, head=b""), ended)
 
+    def _response(self, state: _Open, exchange: Exchange, bodies: Bodies, notes: list[str]) -> Message | None:
+        """Send the answer; returns it if it is whole."""
+        request, response = http_wire.messages_of(exchange, self._leg)
+        if response is None:
+            return None
+        answer = http_wire.response_message(response, request.method, complete=exchange.complete, bodies=bodies)
+        notes += answer.notes
+        comment = _comment(exchange, changed=self._leg == "phone" and exchange.rewritten_response is not None)
+        return answer if self._send(state, False, answer, exchange.ended, comment) else None
+
     def _send(self, state: _Open, from_client: bool, message: Message, ended: datetime, comment: str = "") -> bool:
         """Send a message; returns whether it has its end.
 
         The first packet goes out at the time the connection has come to, the others when the message ended: nothing
-        is known of the time between.
+        is known of the time between. An answer of one packet has only its end.
         """
-        if message.length is not None and len(message.head) + message.length <= state.packets.mss:
+        if not from_client and message.length is not None and len(message.head) + message.length <= state.packets.mss:
             self._touch(state, ended)
         pieces = chain((message.head,), message.body)
         sent = -len(message.head)
@@ -201,12 +210,6 @@ class PcapWriter:
         for data in packets:
             write(pcapng_blocks.packet(data, at, comment))
             comment = ""
-
-    def _end(self, exchange: Exchange, state: _Open, reset_by_client: bool) -> None:
-        self._touch(state, exchange.ended)
-        self._packets(state, state.packets.reset(reset_by_client))
-        del self._open[exchange.client, exchange.server]
-        self._stream.flush()
 
     def _touch(self, state: _Open, moment: datetime) -> None:
         state.at = max(state.at, _microseconds(moment))
@@ -234,8 +237,9 @@ def _continues(request: Request, response: Response) -> bool:
     return expects and bool(response.interim) and response.interim[0][0] == 100
 
 
-def _comment(tls: bool, changed: bool) -> str:
-    return f"synthetic; decrypted={'yes' if tls else 'no'}; modified={'yes' if changed else 'no'}"
+def _comment(exchange: Exchange, *, changed: bool) -> str:
+    decrypted = _port(exchange.server) == HTTPS
+    return f"synthetic; decrypted={'yes' if decrypted else 'no'}; modified={'yes' if changed else 'no'}"
 
 
 def _unknown(shown: str) -> bool:

@@ -1,7 +1,7 @@
 """Write a capture in another format: packet capture, mitmproxy flow file, HTTP archive or recording.
 
 Examples:
-  upshim convert recording/ morning.pcap       for Wireshark (as pcapng, whose packets can say that they are synthetic)
+  upshim convert recording/ morning.pcap         for Wireshark (as pcapng: its packets can say they are synthetic)
   upshim convert phones.pcapng phones.mitm       for mitmproxy
   upshim convert flows.mitm flows.har            for a browser
   upshim convert phones.pcap recording           for upshim itself
@@ -29,6 +29,8 @@ from captures.sources import ReadOptions, read_exchanges
 from captures.targets import TARGETS, create_writer, kept_in, kind_of
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 
+WRITTEN = "exchanges written"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; exit 1 where the input is damaged and only its readable part was written."""
+    """Convert; exit 1 where there was nothing to write, or only the readable part of a damaged input."""
     kind = args.to or kind_of(args.target)
     if kind is None:
         raise UnusableInput(f"{args.target}: expected a name that tells the format ({_endings()}), or --to")
@@ -62,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
         raise UnusableInput(str(error)) from error
     except OSError as error:
         raise UnusableInput(f"{error.filename or args.target}: {error.strerror or error}") from error
-    _tell(args, kind, counts, summaries)
-    return EXIT_PROBLEM if any(summary.damaged for summary in summaries) else EXIT_OK
+    written = counts.pop(WRITTEN, 0)
+    _tell(args, kind, written, counts, summaries)
+    return EXIT_OK if written and not any(summary.damaged for summary in summaries) else EXIT_PROBLEM
 
 
 def _convert(args: argparse.Namespace, kind: str, options: dict[str, str]) -> tuple[Counter[str], list[CaptureSummary]]:
@@ -82,7 +85,7 @@ def _convert(args: argparse.Namespace, kind: str, options: dict[str, str]) -> tu
             try:
                 while first is not None:
                     if isinstance(first, Exchange):
-                        counts[""] += 1
+                        counts[WRITTEN] += 1
                         counts.update(writer.write(first, kept_in(*folders)))
                     elif isinstance(first, CaptureSummary):
                         summaries.append(first)
@@ -107,8 +110,9 @@ def _finished(target: Path, folder: bool) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _tell(args: argparse.Namespace, kind: str, counts: Counter[str], summaries: list[CaptureSummary]) -> None:
-    written = counts.pop("", 0)
+def _tell(
+    args: argparse.Namespace, kind: str, written: int, counts: Counter[str], summaries: list[CaptureSummary]
+) -> None:
     problems = [problem for summary in summaries for problem in summary.problems]
     if args.json:
         shown = {

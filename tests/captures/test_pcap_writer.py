@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from captures import http_wire, pcap_writer
 from captures.exchange import Body, Exchange, Headers, Request, Response
 from captures.pcap_writer import PcapWriter
+from captures.sources import read_exchanges
+from tests.captures.exchange_strategies import exchanges
 from tests.captures.pcap_oracle import read_dialogues, read_messages
 from tests.conftest import require_tool
 
@@ -345,6 +347,21 @@ class TestIncomplete:
         assert notes == (pcap_writer.CUT_OFF,)
         assert read_dialogues(path)[0][1].down.endswith(b"\r\n\r\n123")
 
+    def test_request_that_was_not_captured(self, tmp_path: Path) -> None:
+        lonely = exchange(Request("", ""), got(b"late"), complete=False)
+        path = written(tmp_path, exchange(response=got(b"x")), lonely, exchange(response=got(b"y")))
+        before, alone, after = (dialogue for _, dialogue in read_dialogues(path))
+        assert not alone.up
+        assert alone.down.endswith(b"\r\n\r\nlate")
+        assert [read_messages(each)[0][3] for each in (before, after)] == [b"x", b"y"]
+
+    def test_what_was_malformed_stays_so(self, tmp_path: Path) -> None:
+        for headers in ((), (("Content-Length", "-1"),)):
+            cut = exchange(Request("GET", "/", "", headers), complete=False)
+            ((_, dialogue),) = read_dialogues(written(tmp_path, cut))
+            lines = [f"{name}: {value}" for name, value in headers]
+            assert dialogue.up.decode().split("\r\n") == ["GET / HTTP/1.1", *lines, "", ""]
+
 
 class TestLegs:
     EXCHANGE = Exchange(
@@ -435,6 +452,17 @@ class TestFile:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 1_000_000
+
+
+@given(exchanges())
+def test_our_reader_sees_the_same(tmp_path_factory: pytest.TempPathFactory, kept: Exchange) -> None:
+    kept = replace(kept, problems=(), client="10.1.2.3:1037", server="10.9.8.7:8080")
+    path = written(tmp_path_factory.mktemp("pcap"), kept)
+    found = [each for each in read_exchanges(path) if isinstance(each, Exchange)]
+    request, response = http_wire.messages_of(kept, "phone")
+    assert [(each.request, each.response) for each in found] == [(request, response)]
+    assert (found[0].client, found[0].server, found[0].started) == (kept.client, kept.server, kept.started)
+    assert found[0].complete == kept.complete
 
 
 @given(
