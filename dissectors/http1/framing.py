@@ -6,7 +6,6 @@ import enum
 import re
 from typing import NamedTuple
 
-from dissectors.coding import parse_codings
 from dissectors.http1.head import Headers, RequestHead, ResponseHead, shown
 
 MAX_LENGTH = (1 << 63) - 1
@@ -83,10 +82,13 @@ def _length(values: list[str], absent: Framing) -> Framing:
 def _transfer(values: list[str], lengths: list[str], version: str, otherwise: Kind) -> Framing:
     """Transfer-Encoding decides over Content-Length; a message with both is suspicious and says so."""
     joined = ", ".join(values)
-    codings = parse_codings(joined)
-    unknown = [name for name in codings if name not in _KNOWN_TRANSFER]
-    if unknown or codings.count("chunked") > 1 or not codings:
+    names = [name for name in (part.strip(" \t").lower() for part in joined.split(",")) if name]
+    if names == ["identity"]:  # RFC 2616's word for none
+        framing = _length(lengths, Framing(otherwise if otherwise is Kind.CLOSE else Kind.LENGTH))
+        return framing._replace(notes=(*framing.notes, "Transfer-Encoding is identity"))
+    if not names or not _KNOWN_TRANSFER.issuperset(names) or names.count("chunked") > 1:
         return Framing(Kind.UNKNOWN, faults=(f"malformed: Transfer-Encoding {shown(joined)}",))
+    codings = tuple(names)
     if any(ord(char) < 0x20 or ord(char) > 0x7E for char in joined):
         return Framing(Kind.UNKNOWN, faults=("malformed: control characters in Transfer-Encoding",))
     notes = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dissectors.errors import DissectError, LimitExceeded
 
 MAX_HEAD = 256 << 10  # bytes; servers refuse heads over 8 to 64 KiB, NTLM and Kerberos tokens need some
-MAX_FIELDS = 1000
+MAX_LINES = 1000
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -25,6 +25,7 @@ _VERSION = re.compile(r"[ \t]HTTP/(\d+\.\d+)", re.ASCII)
 _STATUS_LINE = re.compile(r"HTTP/(1\.[01]) (\d{3}) ([^\x00]*)", re.ASCII)
 _LOOSE_STATUS_LINE = re.compile(r"HTTP/(\d+\.\d+)[ \t]+(\d{3})(?:[ \t]([^\x00]*))?", re.ASCII)
 _FIELD = re.compile(rf"({TOKEN}):([^\x00\r\n]*)\r?\n")
+_LENGTHS = ("content-length", "transfer-encoding")
 _CONTROLS = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -54,7 +55,8 @@ class ResponseHead:
 
 def parse_request_head(block: bytes) -> RequestHead:
     """Read a head up to its empty line. Raises `DissectError` where not even the start line is one."""
-    line, fields, notes = _split(block)
+    line, fields = _split(block)
+    notes: list[str] = []
     faults: list[str] = []
     match = _REQUEST_LINE.fullmatch(line)
     method, target, version = match.groups() if match else _loose_request_line(line)
@@ -68,13 +70,14 @@ def parse_request_head(block: bytes) -> RequestHead:
         faults.append("malformed: white space in the request target")
     if _CONTROLS.search(line) or "\0" in line or "\r" in line:
         faults.append("malformed: control characters in the request line")
-    headers = _fields(fields, notes, faults)
+    headers = _fields(fields, notes, faults, faults)
     return RequestHead(method, target, version, headers, tuple(notes), tuple(faults))
 
 
 def parse_response_head(block: bytes) -> ResponseHead:
     """Read a head up to its empty line. Raises `DissectError` where not even the start line is one."""
-    line, fields, notes = _split(block)
+    line, fields = _split(block)
+    notes: list[str] = []
     faults: list[str] = []
     match = _STATUS_LINE.fullmatch(line)
     if match is None:
@@ -87,7 +90,7 @@ def parse_response_head(block: bytes) -> ResponseHead:
             notes.append("the status line is not parted by single spaces")
     if "\r" in line:
         faults.append("malformed: a carriage return in the status line")
-    headers = _fields(fields, notes, faults)
+    headers = _fields(fields, notes, faults, notes)
     return ResponseHead(int(match[2]), (match[3] or "").strip(SPACES), match[1], headers, tuple(notes), tuple(faults))
 
 
@@ -95,7 +98,7 @@ def parse_trailers(block: bytes) -> tuple[Headers, tuple[str, ...]]:
     """The trailer fields of a chunked body up to the empty line, and what is wrong with them."""
     notes: list[str] = []
     faults: list[str] = []
-    headers = _fields(block.decode("latin-1"), notes, faults)
+    headers = _fields("\r\n" + block.decode("latin-1"), notes, faults, faults)
     return headers, (*notes, *faults)
 
 
@@ -116,8 +119,8 @@ def _loose_request_line(line: str) -> tuple[str, str, str]:
     return method[1], rest[:place].rstrip(SPACES), version[1]
 
 
-def _split(block: bytes) -> tuple[str, str, list[str]]:
-    """Start line, the rest, and the first remarks."""
+def _split(block: bytes) -> tuple[str, str]:
+    """The start line, and the rest, which starts with the end of that line."""
     if len(block) > MAX_HEAD:
         raise LimitExceeded(0, f"a head of at most {MAX_HEAD} bytes", str(len(block)))
     text = block.decode("latin-1")
@@ -125,45 +128,59 @@ def _split(block: bytes) -> tuple[str, str, list[str]]:
     end = text.find("\n", start)
     if end < 0:
         raise DissectError(0, "a line", shown(text))
-    line = text[start:end]
-    if line.endswith("\r"):
-        return line[:-1], text[end + 1 :], []
-    return line, text[end + 1 :], ["the start line ends with a bare line feed"]
+    if text[end - 1] == "\r":
+        end -= 1
+    return text[start:end], text[end:]
 
 
-def _fields(text: str, notes: list[str], faults: list[str]) -> Headers:
-    """Header fields up to the empty line; lines that are none become faults and are left out."""
+def _fields(text: str, notes: list[str], faults: list[str], mixed: list[str]) -> Headers:
+    """Header fields behind a line end, up to the empty line; lines that are none become faults and are left out.
+
+    Bare line feeds among whole line ends are remarked in `mixed`.
+    """
     headers: list[tuple[str, str]] = []
-    position, size = 0, len(text)
+    size = len(text)
+    bare = int(text.startswith("\n"))
+    ends, position = 1, 2 - bare
     while position < size:
-        if text.startswith(("\r\n", "\n"), position):
-            break
-        if len(headers) >= MAX_FIELDS:
-            faults.append(f"malformed: more than {MAX_FIELDS} header fields")
-            break
+        end = text.find("\n", position)
+        end = size if end < 0 else end
+        ends += 1
+        bare += text[end - 1] != "\r"
         match = _FIELD.match(text, position)
         if match is not None:
             value = match[2].strip(SPACES)
             if _CONTROLS.search(value):
                 notes.append(f"control characters in header {match[1]}")
             headers.append((match[1], value))
-            position = match.end()
-            continue
-        end = text.find("\n", position)
-        end = size if end < 0 else end
-        line = text[position:end].removesuffix("\r")
-        if line[:1] in {" ", "\t"} and headers and "\0" not in line and "\r" not in line:
-            name, value = headers[-1]
-            headers[-1] = (name, f"{value} {line.strip(SPACES)}".strip(SPACES))
-            notes.append(f"header {name} is folded over lines")
-            if name.lower() in {"content-length", "transfer-encoding"}:
-                faults.append(f"malformed: {name} is folded over lines")
         else:
-            faults.append(f"malformed: {_complaint(line)}")
+            line = text[position:end].removesuffix("\r")
+            if not line:
+                break
+            _odd_line(line, headers, notes, faults)
+        if ends > MAX_LINES:
+            faults.append(f"malformed: more than {MAX_LINES} header lines")
+            break
         position = end + 1
-    if "\n" in text and "\r\n" not in text:
-        notes.append("header lines end with bare line feeds")
+    if bare == ends:
+        notes.append("lines end with bare line feeds")
+    elif bare:
+        # Servers that pass on the output of programs do it; in a request it hides headers from somebody.
+        prefix = "malformed: " if mixed is faults else ""
+        mixed.append(f"{prefix}some lines end with bare line feeds")
     return tuple(headers)
+
+
+def _odd_line(line: str, headers: list[tuple[str, str]], notes: list[str], faults: list[str]) -> None:
+    """A line that is not a field: the continuation of the one before, or nothing that should be there."""
+    if line[0] not in SPACES or not headers or "\0" in line or "\r" in line:
+        faults.append(f"malformed: {_complaint(line)}")
+        return
+    name, value = headers[-1]
+    headers[-1] = (name, f"{value} {line.strip(SPACES)}".strip(SPACES))
+    notes.append(f"header {name} is folded over lines")
+    if name.lower() in _LENGTHS or line.strip(SPACES).lower().startswith(_LENGTHS):
+        faults.append(f"malformed: a folded line that tells a length: {shown(line)}")
 
 
 def _complaint(line: str) -> str:
