@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+import sqlalchemy as sa
+
 from captures.bodies import BodyFiles
 from captures.exchange import Body, Exchange
 from captures.http_wire import BODY_ABSENT, Bodies, no_bodies
@@ -35,7 +37,7 @@ class StoreWriter:
         self.close()
 
     def write(self, exchange: Exchange, bodies: Bodies = no_bodies) -> tuple[str, ...]:
-        """Write one exchange and its bodies; returns what could not be kept."""
+        """Write one exchange and its bodies; returns what could not be kept. Raises `StoreError`, `OSError`."""
         messages = (exchange.request, exchange.response, exchange.rewritten_request, exchange.rewritten_response)
         kept = [_keep(self._store.bodies, message.body, bodies) for message in messages if message is not None]
         self._waiting.append(exchange)
@@ -51,9 +53,13 @@ class StoreWriter:
             self._store.close()
 
     def _commit(self) -> None:
-        if self._waiting:
-            self._store.add(self._waiting)
-            self._waiting = []
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            try:
+                self._store.add(waiting)
+            except sa.exc.SQLAlchemyError as error:
+                reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+                raise StoreError(self._store.folder, f"cannot record here: {reason}") from error
 
 
 def _keep(files: BodyFiles, body: Body, bodies: Bodies) -> bool:

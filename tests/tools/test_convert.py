@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from captures.exchange import Body, Exchange, Response
 from captures.pcap_writer import PcapWriter
 from captures.sources import ReadOptions, read_exchanges
+from captures.store import StoreError
 from captures.store_writer import StoreWriter
 from tests.captures.har_schema import check_archive
 from tests.captures.test_pcap_writer import exchange, got
@@ -81,6 +83,16 @@ def test_damaged_input(tmp_path: Path, capture: Path) -> None:
     (tmp_path / "a.mitm").write_bytes(whole[:-1])
     assert convert(tmp_path / "a.mitm", tmp_path / "b.har") == 1
     assert len(seen(tmp_path / "b.har")) == 2
+
+
+def test_recording_that_cannot_be_written(tmp_path: Path) -> None:
+    writer = StoreWriter.create(tmp_path / "out")
+    with sqlite3.connect(tmp_path / "out" / "store.sqlite") as database:
+        database.execute("DROP TABLE exchanges")
+    database.close()
+    writer.write(exchange(response=got(b"x")))
+    with pytest.raises(StoreError, match="cannot record here: no such table"):
+        writer.close()
 
 
 @pytest.mark.parametrize(
