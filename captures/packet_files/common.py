@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+
+from captures.packet_files.gunzip import ByteStream
 
 CHUNK = 1 << 18  # bytes read at a time: what is taken apart is still in the processor's cache
 MAX_PACKET = 1 << 20  # captured bytes of one packet; libpcap's own limit is 256 KiB, USB captures have more
@@ -42,7 +43,7 @@ class PacketFile:
 class Window:
     """A growing buffer over a stream, whose consumed front is dropped: at most one record plus `CHUNK` bytes."""
 
-    def __init__(self, stream: BinaryIO, owner: PacketFile) -> None:
+    def __init__(self, stream: ByteStream, owner: PacketFile) -> None:
         self.data = b""
         self.offset = 0  # where `data` starts in the stream
         self._stream = stream

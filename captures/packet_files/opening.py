@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from captures.errors import CaptureError
 from captures.packet_files import pcap, pcapng, snoop
 from captures.packet_files.common import Packet, PacketFile, Window
+from captures.packet_files.gunzip import ByteStream, Gunzip
 from dissectors.errors import DissectError
 
 GZIP = b"\x1f\x8b"
@@ -24,13 +23,12 @@ def open_packets(path: Path) -> Iterator[PacketFile]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stream: BinaryIO = stack.enter_context(path.open("rb"))
-            zipped = stream.read(2) == GZIP
-            stream.seek(0)
+            plain = stack.enter_context(path.open("rb"))
+            zipped = plain.read(2) == GZIP
+            plain.seek(0)
         except OSError as error:
             raise CaptureError(path, error) from error
-        if zipped:
-            stream = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=stream)))
+        stream: ByteStream = Gunzip(plain) if zipped else plain
         file = PacketFile("")
         window = Window(stream, file)
         window.need(0, 24)

@@ -169,7 +169,7 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=5) | st.integers(1, 9), max_size=30))
 def test_any_input_is_read_to_its_end_and_fully_accounted_for(pieces: list[bytes | int]) -> None:
     for role in ("request", "response"):
-        script = read(role, *pieces)  # type: ignore[arg-type]
+        script = read(role, *pieces)
         assert script.reader.position == sum(piece if isinstance(piece, int) else len(piece) for piece in pieces)
         heads = sum(line[0].isdigit() or line.startswith(("GET", "POST")) for line in script.lines)
         assert sum(line.startswith("done") for line in script.lines) >= heads

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captures.tcp import ACK, FIN, MAX_CONNECTIONS, RST, SYN, Connection, Endpoints, Sink, TcpSegment, TcpTable
+
+HERE = Endpoints(b"a", b"b", 1, 2, b"", ("", ""))
+KEYS = (b"up", b"down")
+
+
+class Tape:
+    """Writes down what a direction is told."""
+
+    def __init__(self) -> None:
+        self.stream: list[bytes | int] = []
+        self.conflicts = 0
+        self.ended = ""
+
+    def data(self, data: bytes, _time: int, _ack: int) -> None:
+        self.stream.append(data)
+
+    def hole(self, size: int, _time: int) -> None:
+        self.stream.append(size)
+
+    def conflict(self, _size: int) -> None:
+        self.conflicts += 1
+
+    def end(self, how: str, _time: int) -> None:
+        assert not self.ended
+        self.ended = how
+
+    def joined(self) -> list[bytes | int]:
+        out: list[bytes | int] = []
+        for piece in self.stream:
+            last = out[-1] if out else None
+            if isinstance(piece, bytes) and isinstance(last, bytes):
+                out[-1] = last + piece
+            elif isinstance(piece, int) and isinstance(last, int):  # noqa: SIM114 - the types differ
+                out[-1] = last + piece
+            else:
+                out.append(piece)
+        return out
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.tapes: list[tuple[Tape, Tape]] = []
+        self.counts: Counter[str] = Counter()
+        self.table = TcpTable(self._opened, self.counts)
+
+    def _opened(self, _connection: Connection) -> tuple[Sink, Sink]:
+        self.tapes.append((Tape(), Tape()))
+        return self.tapes[-1]
+
+    def send(self, sequence: int, data: bytes = b"", flags: int = ACK, *, missing: int = 0, up: bool = True) -> None:
+        segment = TcpSegment(sequence % 2**32, 0, flags, data, missing, 0)
+        self.table.segment(KEYS if up else KEYS[::-1], segment, lambda: HERE)
+
+    def tape(self, index: int = -1) -> Tape:
+        return self.tapes[index][0]
+
+
+STREAM = bytes(range(256)) * 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 60)), max_size=40), st.integers(0, 2**32 - 1))
+def test_any_order_repeats_and_overlaps_give_the_stream_with_holes_where_nothing_was(
+    pieces: list[tuple[int, int]], start: int
+) -> None:
+    bench = Bench()
+    bench.send(start - 1, flags=SYN)
+    covered: set[int] = set()
+    for place, size in pieces:
+        data = STREAM[place : place + size]
+        bench.send(start + place, data)
+        covered.update(range(place, place + len(data)))
+    bench.table.close(0)
+    out: list[bytes | int] = []
+    for place in range(max(covered, default=-1) + 1):
+        last = out[-1] if out else None
+        if place in covered:
+            byte = STREAM[place : place + 1]
+            out[-1:] = [last + byte] if isinstance(last, bytes) else [*out[-1:], byte]
+        else:
+            out[-1:] = [last + 1] if isinstance(last, int) else [*out[-1:], 1]
+    assert bench.tape().joined() == out
+    assert bench.tape().conflicts == 0
+    assert bench.table.waiting_bytes == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.binary(min_size=1, max_size=20), st.integers(0, 5)), max_size=30))
+def test_the_first_copy_of_a_byte_wins(pieces: list[tuple[int, bytes, int]]) -> None:
+    bench = Bench()
+    bench.send(9, flags=SYN)
+    first: dict[int, int | None] = {}
+    delivered = 0
+    for place, data, missing in pieces:
+        bench.send(10 + place, data, missing=missing)
+        for offset in range(len(data) + missing):
+            if place + offset >= delivered:
+                first.setdefault(place + offset, data[offset] if offset < len(data) else None)
+        while delivered in first:
+            delivered += 1
+    bench.table.close(0)
+    flat: list[int | None] = []
+    for piece in bench.tape().stream:
+        flat += [None] * piece if isinstance(piece, int) else list(piece)
+    assert flat == [first.get(place) for place in range(max(first, default=-1) + 1)]
+
+
+def test_segments_are_put_together_within_the_room_and_nothing_is_lost_around_it() -> None:
+    bench = Bench()
+    bench.send(0, b"ab")
+    bench.table.halves[b"up"].room = 10
+    for place in range(2, 8, 2):
+        bench.send(place, b"cd")
+    assert bench.tape().stream == [b"ab"]
+    bench.send(20, b"z")
+    assert bench.tape().stream == [b"ab", b"cdcdcd"]
+    bench.table.close(0)
+    assert bench.tape().stream == [b"ab", b"cdcdcd", 12, b"z"]
+
+
+def test_the_end_waits_for_what_is_missing() -> None:
+    bench = Bench()
+    bench.send(0, b"ab")
+    bench.send(4, b"ef", FIN | ACK)
+    assert not bench.tape().ended
+    bench.send(2, b"cd")
+    assert (bench.tape().joined(), bench.tape().ended) == ([b"abcdef"], "closed")
+    bench.send(6, b"late")
+    assert bench.tape().joined() == [b"abcdef"]
+
+
+def test_a_missing_tail_before_the_end_is_a_hole() -> None:
+    bench = Bench()
+    bench.send(0, b"ab")
+    bench.send(9, flags=FIN | ACK)
+    bench.table.close(0)
+    assert bench.tape().stream == [b"ab", 7]
+
+
+def test_a_reset_ends_both_directions_and_one_from_nowhere_does_not() -> None:
+    bench = Bench()
+    bench.send(0, b"ab")
+    bench.send(2**31, flags=RST)
+    assert not bench.tape().ended
+    bench.send(2, b"why", RST)
+    assert (bench.tape().joined(), bench.tape().ended, bench.tapes[0][1].ended) == ([b"ab"], "reset", "reset")
+
+
+def test_a_repeated_syn_is_the_same_connection_and_another_is_not() -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.send(99, flags=SYN)
+        bench.send(7, flags=SYN | ACK, up=False)
+    bench.send(100, b"one")
+    assert len(bench.tapes) == 1
+    bench.send(5000, flags=SYN)
+    bench.send(5001, b"two")
+    assert [tape.joined() for tape, _ in bench.tapes] == [[b"one"], [b"two"]]
+    assert bench.tape(0).ended == "open"
+
+
+def test_data_on_a_syn_is_kept() -> None:
+    bench = Bench()
+    bench.send(99, b"early", SYN)
+    assert bench.tape().stream == [b"early"]
+
+
+def test_the_table_is_bounded_and_drops_ended_and_silent_connections_first() -> None:
+    bench = Bench()
+    for number in range(MAX_CONNECTIONS + 10):
+        keys = (b"u%d" % number, b"d%d" % number)
+        bench.table.segment(keys, TcpSegment(0, 0, ACK, b"x", 0, number), lambda: HERE)
+    assert len(bench.table.halves) <= 2 * MAX_CONNECTIONS
+    assert bench.tape(0).ended == "open"
+    assert not bench.tape().ended
+
+
+def test_waiting_is_bounded_in_all() -> None:
+    bench = Bench()
+    bench.table.max_waiting = 1000
+    bench.send(0, b"x")
+    for place in range(1, 40):
+        bench.send(place * 100, b"y" * 90)
+        assert bench.table.waiting_bytes <= 1000
+    assert bench.counts["gaps given up for memory"]
