@@ -44,6 +44,25 @@ class StreamedBody:
     lost: bool = False
 
 
+class Recorder(Protocol):
+    """What the proxy hands exchanges and streamed bodies to."""
+
+    def stream(self) -> StreamedBody:
+        """Start a body that will arrive in pieces."""
+
+    def chunk(self, body: StreamedBody, data: bytes) -> None:
+        """The next piece of it."""
+
+    def finish(self, body: StreamedBody, sha256: str | None) -> None:
+        """Its end; without a hash it is dropped."""
+
+    def add(self, exchange: Exchange, acknowledge: Acknowledge) -> None:
+        """Record an exchange with the bodies it holds."""
+
+    def close(self) -> None:
+        """Write what is queued and let go."""
+
+
 @dataclass(slots=True)
 class _Chunk:
     body: StreamedBody

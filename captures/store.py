@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -180,10 +181,36 @@ def read(path: Path, options: ReadOptions) -> Iterator[Exchange | CaptureSummary
             count += 1
             if options.bodies is not None:
                 copy_bodies(store.bodies, options.bodies, exchange)
-            yield exchange
+            yield with_bodies(exchange, store.bodies, options.hold)
     finally:
         store.close()
     yield CaptureSummary(str(path), "recording", Counter(exchanges=count))
+
+
+def with_bodies(exchange: Exchange, kept: BodyFiles, hold: int) -> Exchange:
+    """The exchange holding its bodies of up to `hold` bytes, as far as they were kept. Raises `StoreError`."""
+    asked, sent = exchange.request, exchange.rewritten_request
+    answered, given = exchange.response, exchange.rewritten_response
+    return replace(
+        exchange,
+        request=replace(asked, body=_held(asked.body, kept, hold)),
+        response=answered and replace(answered, body=_held(answered.body, kept, hold)),
+        rewritten_request=sent and replace(sent, body=_held(sent.body, kept, hold)),
+        rewritten_response=given and replace(given, body=_held(given.body, kept, hold)),
+    )
+
+
+def _held(body: Body, kept: BodyFiles, hold: int) -> Body:
+    def read_file(sha256: str | None, size: int) -> bytes | None:
+        try:
+            return kept.path(sha256).read_bytes() if sha256 is not None and 0 < size <= hold else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(kept.path(sha256 or ""), error) from error
+
+    data = read_file(body.sha256, body.size) if body.size else b""
+    return replace(body, data=data, encoded=read_file(body.encoded_sha256, body.encoded_size))
 
 
 def copy_bodies(kept: BodyFiles, wanted: BodyFiles, exchange: Exchange) -> None:

@@ -8,14 +8,14 @@ import hashlib
 from collections.abc import Callable
 
 from captures.exchange import Body
-from captures.recording import Recording, StreamedBody
+from captures.recording import Recorder, StreamedBody
 from proxy_addons.failures import Failures
 
 
 class Tee:
     """Lets a body through and keeps its size, its hash and, where a recording is running, the bytes."""
 
-    def __init__(self, failures: Failures, recording: Recording | None) -> None:
+    def __init__(self, failures: Failures, recording: Recorder | None) -> None:
         self._failures = failures
         self._recording = recording
         self._kept: StreamedBody | None = recording.stream() if recording is not None else None

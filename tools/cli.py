@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "decode": "tools.decode",
     "demo": "tools.demo",
     "exchanges": "tools.exchanges",
+    "replay": "tools.replay",
     "bench": "tools.bench",
     "phone": "tools.phone",
     "serve": "tools.serve",

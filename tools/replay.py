@@ -1,0 +1,200 @@
+"""Run recorded exchanges through rules, or send them to a server, and show what differs.
+
+Examples:
+  upshim replay capture.pcap --rules rules.toml       # what the rules would have changed, as a diff
+  upshim replay rec --to http://127.0.0.1:8080        # the same requests in order; what is answered differently
+
+With --rules nothing is sent anywhere: the exchanges go through the very hooks that live traffic goes through. With --to
+the requests are sent as recorded, but for credentials, which no server would take twice. The exit code is 1 where
+answers differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+from captures.errors import CaptureError
+from captures.exchange import Exchange, Headers, Request, Response
+from captures.redaction import redacted_value
+from captures.sources import ReadOptions, read_exchanges
+from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
+from tools.options import above_zero
+
+HOLD = 16 << 20  # a request body up to this size is sent again
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("capture", type=Path, metavar="CAPTURE", help="a capture file or a recording")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--rules", type=Path, metavar="FILE", help="show what these rules would have changed")
+    what.add_argument("--to", metavar="URL", help="send the requests to this server")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="vocabulary added to the built-in one (TOML)")
+    parser.add_argument(
+        "--speed", type=float, metavar="N", help="with --to: N times the recorded pace (default: without pauses)"
+    )
+    parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets in SSLKEYLOGFILE form")
+    parser.add_argument("--json", action="store_true", help="one JSON object per exchange")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay."""
+    try:
+        if args.rules is not None:
+            return show_changes(args)
+        return compare_answers(args)
+    except CaptureError as error:
+        raise UnusableInput(str(error)) from error
+
+
+def exchanges_of(args: argparse.Namespace) -> Iterator[Exchange]:
+    """The exchanges of the capture, with their bodies."""
+    options = ReadOptions(hold=HOLD, keylog=args.keylog)
+    return (item for item in read_exchanges(args.capture, options) if isinstance(item, Exchange))
+
+
+def show_changes(args: argparse.Namespace) -> int:
+    """What the rules would have changed."""
+    from mitmproxy.exceptions import OptionsError  # noqa: PLC0415 - mitmproxy takes half a second
+
+    from proxy_addons.addon import BODY_LIMIT, load_rewriter  # noqa: PLC0415
+    from proxy_addons.replay import Replay  # noqa: PLC0415
+
+    try:
+        rewriter = load_rewriter(str(args.rules), args.profile and str(args.profile), BODY_LIMIT, dry_run=False)
+    except OptionsError as error:
+        raise UnusableInput(str(error)) from error
+    seen = changed = 0
+    with Replay(rewriter) as replay:
+        for exchange in exchanges_of(args):
+            told = replay.run(exchange)
+            decisions = [fact for fact in told.facts if fact["fact"] == "decision"]
+            if not decisions and not told.rewritten_request and not told.rewritten_response:
+                continue
+            seen += 1
+            diffs = {
+                side: message_diff(side, before, after)
+                for side, before, after in (
+                    ("request", told.request, told.rewritten_request),
+                    ("response", told.response, told.rewritten_response),
+                )
+                if before is not None and after is not None
+            }
+            changed += bool(diffs)
+            show_one(told, decisions, diffs, as_json=args.json)
+    if not args.json:
+        print(f"{seen} update checks, {changed} of them changed")
+    return EXIT_OK
+
+
+def show_one(told: Exchange, decisions: list[Any], diffs: dict[str, list[str]], *, as_json: bool) -> None:
+    """One exchange under the rules."""
+    if as_json:
+        shown = {"kind": "replay", "capture": told.capture, "index": told.index, "client": told.client}
+        shown |= {"decision": decisions[0] if decisions else None, "problems": list(told.problems), "changes": diffs}
+        print(json.dumps(shown))
+        return
+    reason = "; ".join(f"{fact['action']}: {fact['reason']}" for fact in decisions)
+    print(f"{told.index:>5} {told.client} {told.request.method} {told.request.target}  {reason}")
+    for problem in told.problems:
+        print(f"      ! {problem}")
+    for line in (line for diff in diffs.values() for line in diff):
+        print(f"      {line}")
+
+
+def message_diff(side: str, before: Request | Response, after: Request | Response) -> list[str]:
+    """A unified diff of headers and decoded body; credentials are redacted."""
+    lines = unified_diff(message_lines(before), message_lines(after), f"{side} as recorded", f"{side} under rules", n=1)
+    return [line.rstrip("\n") for line in lines]
+
+
+def message_lines(message: Request | Response) -> list[str]:
+    """Headers and body as lines. Tags begin new lines, for update checks are often one long one."""
+    text = (message.body.data or b"").decode("utf-8", "backslashreplace").replace("><", ">\n<")
+    headers = [f"{name}: {redacted_value(name, value)}" for name, value in message.headers]
+    return [printable(line) for line in (*headers, "", *text.splitlines())]
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def compare_answers(args: argparse.Namespace) -> int:
+    """Send the requests again and show which answers differ."""
+    from tools.resend import Resender  # noqa: PLC0415
+
+    speed = None if args.speed is None else above_zero("--speed", args.speed)
+    try:
+        resender = Resender(args.to, speed)
+    except ValueError as error:
+        raise UnusableInput(f"--to: {error}") from error
+    sent = different = 0
+    with resender:
+        for exchange in exchanges_of(args):
+            if exchange.request.body.size and exchange.request.body.data is None:
+                report(exchange, ["not sent: the body is not in the capture"], as_json=args.json)
+                continue
+            sent += 1
+            answer = resender.send(exchange)
+            differences = answer if isinstance(answer, list) else list(answer_differences(exchange, answer))
+            different += bool(differences)
+            report(exchange, differences, as_json=args.json)
+    if not args.json:
+        print(f"{sent} requests sent, {different} answered differently")
+    return EXIT_PROBLEM if different else EXIT_OK
+
+
+def report(exchange: Exchange, differences: list[str], *, as_json: bool) -> None:
+    """One exchange that was sent again."""
+    if as_json:
+        shown = {"kind": "replay", "capture": exchange.capture, "index": exchange.index, "differences": differences}
+        print(json.dumps(shown), flush=True)
+        return
+    state = "differs" if differences else "same"
+    print(f"{exchange.index:>5} {exchange.request.method} {printable(exchange.request.target)}: {state}", flush=True)
+    for difference in differences:
+        print(f"      {printable(difference)}", flush=True)
+
+
+COMPARED = ("content-type", "content-length", "content-range", "content-encoding", "location", "www-authenticate")
+
+
+def answer_differences(exchange: Exchange, answer: Response) -> Iterable[str]:
+    """Status, the headers that matter, the body, and what the body means."""
+    recorded = exchange.rewritten_response or exchange.response
+    if recorded is None:
+        yield f"recorded without an answer, now {answer.status}"
+        return
+    if recorded.status != answer.status:
+        yield f"status {recorded.status} recorded, {answer.status} now"
+    for name in COMPARED:
+        before, after = header_values(recorded.headers, name), header_values(answer.headers, name)
+        if before != after and name != "content-length":
+            yield f"{name}: {before or 'absent'} recorded, {after or 'absent'} now"
+    if recorded.body.sha256 != answer.body.sha256:
+        sizes = [f"{body.size} bytes, sha256 {body.sha256[:16]}..." for body in (recorded.body, answer.body)]
+        yield f"body: {sizes[0]} recorded; {sizes[1]} now"
+        before, after = meaning(exchange, recorded), meaning(exchange, answer)
+        if before != after:
+            yield f"means: {before or 'nothing known'} recorded, {after or 'nothing known'} now"
+
+
+def meaning(exchange: Exchange, answer: Response) -> str:
+    """The answer's facts in words."""
+    from captures.facts import facts_of  # noqa: PLC0415
+    from tools.fact_words import words  # noqa: PLC0415
+
+    asked = replace(exchange, response=answer, facts=())
+    return "; ".join(words(fact) for fact in facts_of(asked) if fact["fact"] == "update-answer")
+
+
+def header_values(headers: Headers, name: str) -> str:
+    """All values of a header, credentials redacted."""
+    return ", ".join(redacted_value(key, value) for key, value in headers if key.lower() == name)
