@@ -105,6 +105,12 @@ class ObjectJoiner:
             yield self._finish(resource, parts)
         self._objects.clear()
 
+    def close(self) -> None:
+        """Forget what is under way."""
+        for parts in self._objects.values():
+            parts.file.close()
+        self._objects.clear()
+
     def _finish(self, resource: Resource, parts: _Parts) -> JoinedObject:
         missing = tuple(_missing(parts.spans, resource.size))
         sha256 = sha1 = None

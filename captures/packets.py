@@ -51,8 +51,11 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """The exchanges of a capture file, the objects joined from them, the account. Raises `CaptureError`."""
     with open_packets(path) as file:
         reader = PacketReader(str(path), options)
-        yield from reader.read(file.packets)
-        yield from reader.finish(file)
+        try:
+            yield from reader.read(file.packets)
+            yield from reader.finish(file)
+        finally:
+            reader.close()
 
 
 class PacketReader:
@@ -109,6 +112,11 @@ class PacketReader:
         for number in sorted(link_type for name in self.counts if (link_type := _link_type_of(name)) is not None):
             problems.append(f"packets of link type {number} are not read")
         yield CaptureSummary(self.recorder.capture, file.format, self.counts, tuple(problems), file.damaged)
+
+    def close(self) -> None:
+        """Let go of all files, where the reading was given up before its end."""
+        self.table.close(self._last_time)
+        self.recorder.joiner.close()
 
     def _drain(self) -> Iterator[Item]:
         ready = self.recorder.ready

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from hypothesis import given
@@ -33,15 +34,14 @@ class Tape:
         self.ended = how
 
     def joined(self) -> list[bytes | int]:
+        """The same with neighbouring pieces put together."""
         out: list[bytes | int] = []
-        for piece in self.stream:
-            last = out[-1] if out else None
-            if isinstance(piece, bytes) and isinstance(last, bytes):
-                out[-1] = last + piece
-            elif isinstance(piece, int) and isinstance(last, int):  # noqa: SIM114 - the types differ
-                out[-1] = last + piece
+        for are_bytes, group in itertools.groupby(self.stream, key=lambda piece: isinstance(piece, bytes)):
+            pieces = list(group)
+            if are_bytes:
+                out.append(b"".join(piece for piece in pieces if isinstance(piece, bytes)))
             else:
-                out.append(piece)
+                out.append(sum(piece for piece in pieces if isinstance(piece, int)))
         return out
 
 
