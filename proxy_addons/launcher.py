@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,12 +75,14 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     except StartError:
         addon.done()
         raise
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, master.shutdown)
-    loop.add_signal_handler(signal.SIGHUP, addon.reload)
+    if threading.current_thread() is threading.main_thread():  # nowhere else may signals be handled
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, master.shutdown)
+        loop.add_signal_handler(signal.SIGHUP, addon.reload)
     ready([(str(address[0]), int(address[1])) for address in server.listen_addrs()], master.shutdown)
     await master.run()
+    await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process
 
 
 def as_option(path: Path | None) -> str | None:

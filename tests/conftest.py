@@ -29,3 +29,7 @@ def corpus() -> Path:
     if not CORPUS.is_dir():
         pytest.skip("the corpus is not beside the project")
     return CORPUS
+
+
+# The fixtures for users are there by themselves where upshim is installed; a bare checkout names them.
+pytest_plugins = ["proxy_addons.pytest_plugin"]
