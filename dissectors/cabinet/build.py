@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from construct import ConstructError
 
-from dissectors.cabinet.blocks import checksum
+from dissectors.cabinet.blocks import block_checksum
 from dissectors.cabinet.limits import BLOCK_INPUT, BLOCK_OUTPUT, MAX_NAME
 from dissectors.cabinet.mszip import MAGIC
 from dissectors.cabinet.structures import (
@@ -301,8 +301,7 @@ def _block(block: tuple[bytes, int], data_reserve: int) -> Iterator[bytes]:
     data, size = block
     if not data or len(data) > BLOCK_INPUT or size > BLOCK_OUTPUT:
         raise LimitExceeded(0, f"blocks of up to {BLOCK_INPUT} bytes for {BLOCK_OUTPUT}", f"{len(data)} for {size}")
-    sizes = {"checksum": 0, "packed_size": len(data), "size": size}
     reserve = bytes(data_reserve)
-    yield DATA.build(sizes | {"checksum": checksum(DATA.build(sizes)[4:] + reserve, checksum(data))})
+    yield DATA.build({"checksum": block_checksum(data, reserve, size), "packed_size": len(data), "size": size})
     yield reserve
     yield data

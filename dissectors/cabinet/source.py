@@ -70,7 +70,7 @@ def as_source(data: Readable) -> Source:
     """`data` as a Source."""
     if isinstance(data, bytes | bytearray | memoryview | mmap.mmap):
         return BufferSource(data)
-    return cast(Source, data) if hasattr(data, "read_at") else FileSource(cast(BinaryIO, data))
+    return cast(Source, data) if hasattr(data, "read_at") else FileSource(data)
 
 
 class _RawStream(io.RawIOBase):
