@@ -14,9 +14,21 @@
     name = "cx700-interim"
     path = "cx700"                    # only phones with exactly this identity
     when.version = "< 1.0.522.101"
+    when.window = "22:00-05:00"       # local time; "22:00-05:00 UTC" for UTC
+    when.percentage = 10              # of the phones, by a stable hash of rule name and MAC address
+    scope.mac = ["00:04:f2:00:01:76"] # these first, whatever the percentage
     then.report = "0.0.0.0"           # or then.offer = "1.0.522.103", or then.observe = true
+    limits.per_phone_per_day = 3      # offers a phone is given in any 24 hours
+    limits.stop_after_failures = 1    # failed attempts at a waypoint, then no more (1 where it is not there)
+    limits.fleet_failure_rate = 0.2   # over this share of failures nobody is offered anything more on this path,
+    limits.fleet_window = "24h"       # counted over this time (24h where it is not there),
+    limits.fleet_minimum = 5          # from so many outcomes on (5 where it is not there)
+    limits.concurrent_downloads = 10  # phones that are downloading because of this rule at one time
 
-The first rule that matches decides. A file with any mistake is refused as a whole.
+The first rule that matches decides: `when.version`, `when.mac`, `when.serial` and `when.subnet` (of the phone's
+address) choose it. Everything else never makes way for a later rule: outside its window, its rollout or its limits a
+rule holds, and the phone gets what it would get without upshim. A phone that tells neither MAC address nor serial
+number is held unless `allow_address_identity = true`. A file with any mistake is refused as a whole.
 """
 
 from __future__ import annotations
@@ -25,59 +37,21 @@ import hashlib
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from dissectors import DissectError
-from dissectors.mac_address import normal_mac
 from dissectors.version import Version
+from proxy_addons.conditions import NO_LIMITS, Limits, Rollout, VersionRange, Window
+from proxy_addons.toml_table import Network, RulesError, Table
 
 MAX_RULES_BYTES = 16 << 20
 OFFER_TEXTS = ("base_url", "external_base_url", "file", "signature_file", "timestamp")
+MAX_OFFERS_KEPT = 100  # of one phone, so that a limit can be counted
+MAX_FAILURES_KEPT = 20  # of one phone
+MAX_OUTCOMES_KEPT = 2000  # of one upgrade path, the newest
 IDENTITY = ("device_type", "vendor", "model", "revision", "locale")
 
-_CONSTRAINT = re.compile(r"(<=|>=|!=|<|>|==?)?\s*([\d.]+)")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-class RulesError(ValueError):
-    """A rules file that cannot be used: `line` (0 where unknown) and what was expected there."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(line, message)
-        self.line = line
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.message}" if self.line else self.message
-
-
-@dataclass(frozen=True, slots=True)
-class VersionRange:
-    """Constraints that must all hold, such as `>= 1.0.199.123, < 1.0.522.101`."""
-
-    constraints: tuple[tuple[str, Version], ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> VersionRange:
-        """Read constraints separated by commas; a bare version means that version. Raises `DissectError`."""
-        constraints = []
-        for part in text.split(","):
-            match = _CONSTRAINT.fullmatch(part.strip())
-            if match is None:
-                raise DissectError(0, "a constraint such as '< 1.0.522.101'", repr(part.strip()))
-            constraints.append(((match[1] or "=").replace("==", "="), Version.parse(match[2])))
-        return cls(tuple(constraints))
-
-    def __contains__(self, version: Version) -> bool:
-        holds = {
-            "<": version.__lt__,
-            "<=": version.__le__,
-            ">": version.__gt__,
-            ">=": version.__ge__,
-            "=": version.__eq__,
-            "!=": version.__ne__,
-        }
-        return all(holds[operator](bound) for operator, bound in self.constraints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +114,16 @@ class Rule:
     version: VersionRange | None = None
     macs: frozenset[str] | None = None
     serials: frozenset[str] | None = None
+    subnets: tuple[Network, ...] | None = None
+    window: Window | None = None
+    rollout: Rollout | None = None
+    limits: Limits = NO_LIMITS
     report: Report | None = None
     offer: Offer | None = None
     request_headers: HeaderEdits = HeaderEdits()
     response_headers: HeaderEdits = HeaderEdits()
     allow_downgrade: bool = False
+    allow_address_identity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +178,20 @@ class _Reader:
             rules[rule.name] = rule
         return Rules(tuple(paths.values()), tuple(rules.values()), sha256)
 
-    def _tables(self, kind: str) -> list[_Table]:
+    def _tables(self, kind: str) -> list[Table]:
         found = self._document.get(kind, [])
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise RulesError(self._line(kind), f"expected [[{kind}]] tables")
         starts = [number for number, line in enumerate(self._lines, 1) if re.match(rf"\s*\[\[\s*{kind}\s*\]\]", line)]
         return [
-            _Table(item, kind, self._lines, starts[index] if len(starts) == len(found) else 0)
+            Table(item, kind, self._lines, starts[index] if len(starts) == len(found) else 0)
             for index, item in enumerate(found)
         ]
 
     def _line(self, key: str) -> int:
         return next((number for number, line in enumerate(self._lines, 1) if key in line), 0)
 
-    def _path(self, table: _Table) -> UpgradePath:
+    def _path(self, table: Table) -> UpgradePath:
         table.only("name", *IDENTITY, "waypoints", "required", "update_type")
         waypoints = table.versions("waypoints")
         if not waypoints:
@@ -231,8 +210,8 @@ class _Reader:
             update_type=table.text("update_type", "CPE"),
         )
 
-    def _rule(self, table: _Table, paths: dict[str, UpgradePath]) -> Rule:
-        table.only("name", "path", "when", "then", "allow_downgrade")
+    def _rule(self, table: Table, paths: dict[str, UpgradePath]) -> Rule:
+        table.only("name", "path", "when", "then", "scope", "limits", "allow_downgrade", "allow_address_identity")
         name = table.text("name")
         path = None
         if "path" in table.values:
@@ -241,7 +220,7 @@ class _Reader:
             if path is None:
                 table.fail("path", f"no path is named {wanted!r}")
         when = table.inner("when")
-        when.only("version", "mac", "serial")
+        when.only("version", "mac", "serial", "subnet", "window", "percentage")
         then = table.inner("then")
         then.only("report", "timestamp", "offer", "observe", "request_headers", "response_headers")
         report, offer = self._report(then), self._offer(then, path)
@@ -253,14 +232,19 @@ class _Reader:
         rule = Rule(
             name=name,
             path=path,
-            version=when.constraints("version"),
+            version=self._constraints(when),
             macs=when.macs("mac"),
             serials=when.strings("serial"),
+            subnets=when.networks("subnet"),
+            window=self._window(when),
+            rollout=self._rollout(table, when),
+            limits=self._limits(table.inner("limits")),
             report=report,
             offer=offer,
-            request_headers=then.headers("request_headers"),
-            response_headers=then.headers("response_headers"),
+            request_headers=self._headers(then, "request_headers"),
+            response_headers=self._headers(then, "response_headers"),
             allow_downgrade=table.flag("allow_downgrade"),
+            allow_address_identity=table.flag("allow_address_identity"),
         )
         if not actions and rule.request_headers == rule.response_headers == HeaderEdits():
             table.fail("then", f"rule {name!r} does nothing: expected report, offer, observe or header edits")
@@ -270,7 +254,59 @@ class _Reader:
             table.fail("when", f"rule {name!r} would never stop: expected when.version")
         return rule
 
-    def _report(self, then: _Table) -> Report | None:
+    def _constraints(self, when: Table) -> VersionRange | None:
+        try:
+            return VersionRange.parse(when.text("version")) if "version" in when.values else None
+        except DissectError as error:
+            when.refuse("version", error)
+
+    def _window(self, when: Table) -> Window | None:
+        try:
+            return Window.parse(when.text("window")) if "window" in when.values else None
+        except DissectError as error:
+            when.refuse("window", error)
+
+    def _rollout(self, table: Table, when: Table) -> Rollout | None:
+        scope = table.inner("scope")
+        scope.only("mac", "serial")
+        percentage = when.number("percentage", 100)
+        if "scope" in table.values and not scope.values:
+            table.fail("scope", "scope: expected mac or serial")
+        if "scope" not in table.values and percentage is None:
+            return None
+        return Rollout(scope.macs("mac") or frozenset(), scope.strings("serial") or frozenset(), percentage)
+
+    def _limits(self, limits: Table) -> Limits:
+        limits.only(*Limits.__slots__)
+        for key in ("fleet_window", "fleet_minimum"):
+            if key in limits.values and "fleet_failure_rate" not in limits.values:
+                limits.fail(key, f"limits.{key}: expected limits.fleet_failure_rate beside it")
+        default = NO_LIMITS
+        return Limits(
+            per_phone_per_day=limits.whole("per_phone_per_day", None, MAX_OFFERS_KEPT),
+            stop_after_failures=limits.whole("stop_after_failures", None, MAX_FAILURES_KEPT)
+            or default.stop_after_failures,
+            fleet_failure_rate=limits.number("fleet_failure_rate", 1),
+            fleet_window=limits.duration("fleet_window", "24h"),
+            fleet_minimum=limits.whole("fleet_minimum", None, MAX_OUTCOMES_KEPT) or default.fleet_minimum,
+            concurrent_downloads=limits.whole("concurrent_downloads", None, 1_000_000),
+        )
+
+    def _headers(self, then: Table, key: str) -> HeaderEdits:
+        table = then.inner(key)
+        table.only("set", "remove")
+        inner = table.inner("set")
+        edits = HeaderEdits(tuple((name, inner.text(name)) for name in inner.values), tuple(table.list("remove")))
+        for name in (*inner.values, *edits.remove):
+            if not _TOKEN.fullmatch(name) or name.lower() in {
+                "content-length",
+                "transfer-encoding",
+                "content-encoding",
+            }:
+                then.fail(key, f"{then.inside}.{key}: {name!r} is not a header that can be edited")
+        return edits
+
+    def _report(self, then: Table) -> Report | None:
         if "report" not in then.values:
             if "timestamp" in then.values:
                 then.fail("timestamp", "expected a report beside it")
@@ -280,7 +316,7 @@ class _Reader:
         default = "01-01-1601 00:00:00" if version.is_zero else None
         return Report(version, then.text("timestamp") if "timestamp" in then.values else default)
 
-    def _offer(self, then: _Table, path: UpgradePath | None) -> Offer | None:
+    def _offer(self, then: Table, path: UpgradePath | None) -> Offer | None:
         if "offer" not in then.values:
             return None
         key = "offer"
@@ -293,110 +329,14 @@ class _Reader:
         return Offer(version, **{name: then.text(name) for name in OFFER_TEXTS if name in then.values})
 
 
-@dataclass(slots=True)
-class _Table:
-    """One table of the file, with readers that know where it stands."""
-
-    values: dict[str, Any]
-    where: str
-    lines: list[str]
-    start: int
-    inside: str = ""
-
-    def fail(self, key: str, message: str) -> NoReturn:
-        """Raise `RulesError` for a key of this table."""
-        raise RulesError(self._line(key), message)
-
-    def only(self, *known: str) -> None:
-        for key in self.values:
-            if key not in known:
-                self.fail(key, f"unknown key {self._name(key)!r} in [[{self.where}]]: expected {', '.join(known)}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.values.get(key, default)
-        if not isinstance(value, str) or not value.strip() or any(ord(char) < 32 for char in value):
-            self.fail(key, f"{self._name(key)}: expected text, found {value!r}")
-        return str(value)
-
-    def flag(self, key: str) -> bool:
-        value = self.values.get(key, False)
-        if not isinstance(value, bool):
-            self.fail(key, f"{self._name(key)}: expected true or false, found {value!r}")
-        return bool(value)
-
-    def inner(self, key: str) -> _Table:
-        value = self.values.get(key, {})
-        if not isinstance(value, dict):
-            self.fail(key, f"{self._name(key)}: expected a table, found {value!r}")
-        return _Table(value, self.where, self.lines, self.start, self._name(key))
-
-    def version(self, key: str) -> Version:
-        text = self.text(key)
-        try:
-            return Version.parse(text)
-        except DissectError as error:
-            raise RulesError(
-                self._line(key), f"{self._name(key)}: expected {error.expected}, found {error.found}"
-            ) from None
-
-    def list(self, key: str) -> list[str]:
-        value = self.values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.fail(key, f"{self._name(key)}: expected a list of texts, found {value!r}")
-        return list(value)
-
-    def strings(self, key: str) -> frozenset[str] | None:
-        return frozenset(item.strip().casefold() for item in self.list(key)) if key in self.values else None
-
-    def macs(self, key: str) -> frozenset[str] | None:
-        if key not in self.values:
-            return None
-        macs = set()
-        for item in self.list(key):
-            mac = normal_mac(item)
-            if mac is None:
-                self.fail(key, f"{self._name(key)}: expected a MAC address such as 00:04:f2:00:01:76, found {item!r}")
-            macs.add(mac)
-        return frozenset(macs)
-
-    def versions(self, key: str) -> tuple[Version, ...]:
-        return tuple(
-            _Table({key: item}, self.where, self.lines, self.start, self.inside).version(key) for item in self.list(key)
-        )
-
-    def constraints(self, key: str) -> VersionRange | None:
-        if key not in self.values:
-            return None
-        try:
-            return VersionRange.parse(self.text(key))
-        except DissectError as error:
-            raise RulesError(
-                self._line(key), f"{self._name(key)}: expected {error.expected}, found {error.found}"
-            ) from None
-
-    def headers(self, key: str) -> HeaderEdits:
-        table = self.inner(key)
-        table.only("set", "remove")
-        inner = table.inner("set")
-        edits = HeaderEdits(tuple((name, inner.text(name)) for name in inner.values), tuple(table.list("remove")))
-        for name in (*inner.values, *edits.remove):
-            if not _TOKEN.fullmatch(name) or name.lower() in {
-                "content-length",
-                "transfer-encoding",
-                "content-encoding",
-            }:
-                self.fail(key, f"{self._name(key)}: {name!r} is not a header that can be edited")
-        return edits
-
-    def _name(self, key: str) -> str:
-        return f"{self.inside}.{key}" if self.inside else key
-
-    def _line(self, key: str) -> int:
-        """The line where the key stands in this table, or the table's first line."""
-        wanted = re.compile(rf"(^|[\s.{{,\"']){re.escape(key)}[\s\"']*(=|\.)")
-        for number in range(self.start, len(self.lines)):
-            if self.lines[number].lstrip().startswith("[["):
-                break
-            if wanted.search(self.lines[number]):
-                return number + 1
-        return self.start
+__all__ = [
+    "IDENTITY",
+    "HeaderEdits",
+    "Offer",
+    "Report",
+    "Rule",
+    "Rules",
+    "RulesError",
+    "UpgradePath",
+    "VersionRange",
+]

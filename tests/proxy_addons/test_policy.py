@@ -62,10 +62,30 @@ def test_lists_of_phones() -> None:
     assert decide(serials, replace(STUCK, serial=None)).action == "leave"
 
 
+@pytest.mark.parametrize(
+    ("address", "action"),
+    [("10.1.255.1", "report"), ("::ffff:10.1.0.1", "report"), ("fe80::1%eth0", "report"), ("10.2.0.1", "leave"),
+     ("fe90::1", "leave"), (None, "leave"), ("", "leave")],
+)  # fmt: skip
+def test_subnets(address: str | None, action: str) -> None:
+    branch = rules(REPORT_ZERO + 'when.subnet = ["10.1.0.0/16", "fe80::/16"]\n')
+    assert decide(branch, replace(STUCK, address=address)).action == action
+
+
+def test_a_rule_that_is_held_makes_no_way_for_the_next() -> None:
+    second = REPORT_ZERO[REPORT_ZERO.index("[[rule]]") :].replace('"stuck"', '"second"')
+    text = REPORT_ZERO + 'scope.mac = ["000000000001"]\n'
+    decision = decide(rules(text + second), STUCK)
+    assert decision.action == "hold"
+    assert decision.rule is not None
+    assert decision.rule.name == "stuck"
+    assert decision.to_json()["path"] == "cx700"
+
+
 def test_a_required_waypoint_is_not_skipped() -> None:
     skipping = rules(RULES + 'then.offer = "3.5.6907.222"\n')
     decision = decide(skipping, STUCK)
-    assert decision.action == "leave"
+    assert decision.action == "hold"
     assert "would skip the required waypoint 1.0.522.103" in decision.reason
 
 

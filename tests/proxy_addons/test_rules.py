@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import time, timedelta
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from dissectors import DissectError
 from dissectors.mac_address import normal_mac
 from dissectors.version import Version
+from proxy_addons.conditions import Limits, Rollout, Window
 from proxy_addons.rules import HeaderEdits, Offer, Report, Rules, RulesError, VersionRange
 from tests.bodies import OFFER_NEXT, REPORT_ZERO, RULES
 
@@ -44,6 +46,40 @@ then.request_headers = { set = { X-Upshim = "1" }, remove = ["X-Debug"] }
     assert Rules.parse(OFFER_NEXT.encode()).rules[0].offer == Offer(None)
 
 
+def test_conditions_scope_and_limits() -> None:
+    text = (
+        REPORT_ZERO
+        + """
+when.subnet = ["10.1.0.0/16", "fd00::/8", "192.0.2.7"]
+when.window = "22:00-05:00 UTC"
+when.percentage = 12.5
+scope = { mac = ["0004F2000176"], serial = ["AB37_679e"] }
+limits.per_phone_per_day = 3
+limits.stop_after_failures = 2
+limits.fleet_failure_rate = 0.2
+limits.fleet_window = "7d"
+limits.fleet_minimum = 10
+limits.concurrent_downloads = 25
+allow_address_identity = true
+"""
+    )
+    (rule,) = Rules.parse(text.encode()).rules
+    assert [str(subnet) for subnet in rule.subnets or ()] == ["10.1.0.0/16", "fd00::/8", "192.0.2.7/32"]
+    assert rule.window == Window(time(22), time(5), utc=True)
+    assert rule.rollout == Rollout(frozenset({"00:04:f2:00:01:76"}), frozenset({"ab37_679e"}), 12.5)
+    assert rule.limits == Limits(3, 2, 0.2, timedelta(days=7), 10, 25)
+    assert rule.allow_address_identity
+    (plain,) = Rules.parse(REPORT_ZERO.encode()).rules
+    assert (plain.subnets, plain.window, plain.rollout, plain.limits) == (None, None, None, Limits())
+    assert not plain.allow_address_identity
+
+
+SUBTABLES = (
+    RULES.replace("when.version", "[rule.when]\nversion").replace(
+        'path = "cx700"', 'path = "cx700"\nthen.report = "0.0.0.0"'
+    )
+    + '[rule.scope]\nmac = ["0004f2000176"]\nserial = [""]\n'
+)
 MISTAKES = [
     ("[[rule]\n", 0, "not TOML"),
     ("\xff", 0, "UTF-8"),
@@ -67,6 +103,24 @@ MISTAKES = [
     (RULES + 'then.request_headers.set = { Content-Length = "1" }\n', 16, "not a header that can be edited"),
     (RULES + 'then.request_headers.set = { X-A = "a\\r\\nb" }\n', 16, "expected text"),
     (RULES + "then.observe = false\n", 16, "expected true"),
+    (REPORT_ZERO + 'when.subnet = ["10.1.0.1/16"]\n', 17, "when.subnet: expected a subnet such as 10.1.0.0/16"),
+    (REPORT_ZERO + 'when.window = "22-5"\n', 17, "when.window: expected a time of day such as"),
+    (REPORT_ZERO + "when.percentage = 101\n", 17, "when.percentage: expected a number from 0 to 100, found 101"),
+    (REPORT_ZERO + "when.percentage = true\n", 17, "when.percentage: expected a number"),
+    (REPORT_ZERO + "scope = {}\n", 17, "scope: expected mac or serial"),
+    (REPORT_ZERO + "when.mac = []\nscope.percentage = 5\n", 18, "unknown key 'scope.percentage'"),
+    (REPORT_ZERO + 'when.mac = []\nscope.mac = ["00:04"]\n', 18, "scope.mac: expected a MAC address"),
+    (SUBTABLES, 20, "scope.serial: expected texts that are not blank"),
+    (SUBTABLES.replace('"0004f2000176"', "1"), 19, "scope.mac: expected a list of texts"),
+    (REPORT_ZERO + "limits.per_phone_per_day = 0\n", 17, "limits.per_phone_per_day: expected a whole number from 1"),
+    (REPORT_ZERO + "limits.stop_after_failures = 1.5\n", 17, "limits.stop_after_failures: expected a whole number"),
+    (REPORT_ZERO + "limits.fleet_failure_rate = 20\n", 17, "limits.fleet_failure_rate: expected a number from 0 to 1"),
+    (REPORT_ZERO + "limits.fleet_minimum = 3\n", 17, "expected limits.fleet_failure_rate beside it"),
+    (REPORT_ZERO + 'limits.fleet_failure_rate = 0.2\nlimits.fleet_window = "1w"\n', 18, "expected a time such as 90s"),
+    (REPORT_ZERO + "limits.concurrent_downloads = false\n", 17, "expected a whole number from 1"),
+    (REPORT_ZERO + "limits.per_day = 1\n", 17, "unknown key 'limits.per_day'"),
+    (REPORT_ZERO + "limits = 5\n", 17, "limits: expected a table"),
+    (REPORT_ZERO + 'allow_address_identity = "yes"\n', 17, "expected true or false"),
     (REPORT_ZERO + REPORT_ZERO, 19, "a path named 'cx700' is there already"),
 ]
 

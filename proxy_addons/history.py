@@ -1,0 +1,379 @@
+"""What is known of each phone and of the fleet: pure, fed with events, every one with its time.
+
+A phone is known by its MAC address, else by its serial number, else by its address, which is weak: another phone may
+have it tomorrow. Users are not kept. Everything is bounded: the phones (the one not seen for longest is forgotten
+first) and what is kept of each.
+
+An attempt begins when a phone is offered another version, by whomever, and ends well when it reports that version. It
+fails when
+
+- the phone reports a last update status that is an error,
+- it fetches a file a second time that it had in full already,
+- it had the firmware in full and still reports the old version `INSTALL_WITHIN` later: phones install when they are
+  not in use (protocol.md section 9), so a check soon after the download proves nothing, or
+- it has reported the new version and then an older one again.
+
+Failures count until the phone reports another version, and for `KEPT_FOR` at most.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from captures.exchange import rfc3339
+from dissectors.update_status import LastUpdateStatus
+from dissectors.version import Version
+from proxy_addons.rules import MAX_FAILURES_KEPT, MAX_OFFERS_KEPT, MAX_OUTCOMES_KEPT
+
+MAX_PHONES = 200_000
+MAX_CHANGES_KEPT = 16  # versions, addresses and statuses of one phone
+MAX_DOWNLOADS_KEPT = 32  # of one phone
+MAX_FILES = 64  # of one attempt
+KEPT_FOR = timedelta(days=30)
+DAY = timedelta(hours=24)
+INSTALL_WITHIN = timedelta(hours=6)
+OFFER_LEASE = timedelta(minutes=15)  # an offer holds its place among the downloads for so long before one begins
+IDLE_LEASE = timedelta(minutes=1)  # and so long between the files of one update
+NOT_FIRMWARE = (".cat", ".xml")  # what else an update consists of (protocol.md section 2.2)
+
+Change = tuple[datetime, str]
+
+
+def identity_of(mac: str | None, serial: str | None, address: str | None) -> str | None:
+    """The name a phone is known by: `mac:…`, else `serial:…`, else `address:…`; None where it tells nothing."""
+    if mac:
+        return f"mac:{mac}"
+    if serial and serial.strip():
+        return f"serial:{serial.strip().casefold()}"
+    return f"address:{address}" if address else None
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """An offer a phone was given; `rule` is blank where it was the server's own idea."""
+
+    at: datetime
+    version: Version | None
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that was fetched, `complete` when the phone then had all of it; `resumed` when it asked for the rest."""
+
+    at: datetime
+    version: Version
+    file: str
+    complete: bool
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that failed, at which version, and why."""
+
+    at: datetime
+    version: Version | None
+    why: str
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A phone on its way to an offered version."""
+
+    version: Version | None
+    path: str
+    files: set[str] = field(default_factory=set)  # had in full
+    begun: bool = False
+    downloaded: datetime | None = None  # when the firmware was there in full
+
+
+@dataclass(slots=True)
+class PhoneHistory:
+    """One phone. A history without checks is that of a phone never seen before."""
+
+    identity: str = ""
+    first_seen: datetime | None = None
+    last_seen: datetime | None = None
+    checks: int = 0
+    version: Version | None = None
+    versions: deque[Change] = field(default_factory=lambda: deque(maxlen=MAX_CHANGES_KEPT))
+    addresses: deque[Change] = field(default_factory=lambda: deque(maxlen=MAX_CHANGES_KEPT))
+    statuses: deque[Change] = field(default_factory=lambda: deque(maxlen=MAX_CHANGES_KEPT))
+    offers: deque[Offered] = field(default_factory=lambda: deque(maxlen=MAX_OFFERS_KEPT))
+    downloads: deque[Download] = field(default_factory=lambda: deque(maxlen=MAX_DOWNLOADS_KEPT))
+    failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=MAX_FAILURES_KEPT))
+    attempt: Attempt | None = None
+    action: str = ""  # of the last decision
+    reached: Version | None = None  # the last version it was offered and then ran
+    reached_on: str = ""  # the upgrade path of that offer
+    pending: int = 0  # offers decided on, their answers not yet seen
+
+    @property
+    def weak(self) -> bool:
+        """Known by its address only."""
+        return self.identity.startswith("address:")
+
+    def offers_within(self, now: datetime, span: timedelta) -> int:
+        """Offers made because of a rule, those on their way included."""
+        return self.pending + sum(offer.at > now - span for offer in self.offers if offer.rule)
+
+    def failures_at(self, version: Version | None, now: datetime) -> list[Failure]:
+        """Failures that still count: at one version, or with None at any."""
+        return [
+            failure
+            for failure in self.failures
+            if failure.at > now - KEPT_FOR and (version is None or failure.version in {None, version})
+        ]
+
+    @property
+    def state(self) -> str:
+        """`unknown`, `current`, `eligible`, `offered`, `downloading`, `installed`, `failed` or `held`."""
+        if not self.checks:
+            return "unknown"
+        if self.attempt is not None:
+            return "downloading" if self.attempt.begun else "offered"
+        if self.failures:
+            return "failed"
+        if self.action == "hold":
+            return "held"
+        if self.action in {"report", "offer"}:
+            return "eligible"
+        return "installed" if self.reached is not None and self.reached == self.version else "current"
+
+    def to_json(self) -> dict[str, Any]:
+        """The history as plain JSON values."""
+        return {
+            "identity": self.identity,
+            "weak": self.weak,
+            "state": self.state,
+            "first_seen": self.first_seen and rfc3339(self.first_seen),
+            "last_seen": self.last_seen and rfc3339(self.last_seen),
+            "checks": self.checks,
+            "versions": [[rfc3339(at), text] for at, text in self.versions],
+            "addresses": [[rfc3339(at), text] for at, text in self.addresses],
+            "statuses": [[rfc3339(at), text] for at, text in self.statuses],
+            "offers": [
+                {"at": rfc3339(one.at), "version": one.version and str(one.version), "rule": one.rule or None}
+                for one in self.offers
+            ],
+            "downloads": [
+                {
+                    "at": rfc3339(one.at),
+                    "version": str(one.version),
+                    "file": one.file,
+                    "complete": one.complete,
+                    "resumed": one.resumed,
+                }
+                for one in self.downloads
+            ],
+            "failures": [
+                {"at": rfc3339(one.at), "version": one.version and str(one.version), "why": one.why}
+                for one in self.failures
+            ],
+        }
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A phone's place among the downloads of a rule."""
+
+    rule: str
+    until: datetime
+    active: int = 0
+
+
+class Histories:
+    """All phones, and what the fleet's limits need to know. One writer."""
+
+    def __init__(self, most: int = MAX_PHONES) -> None:
+        self._most = most
+        self._phones: OrderedDict[str, PhoneHistory] = OrderedDict()
+        self._by_address: dict[str, set[str]] = {}
+        self._slots: dict[str, _Slot] = {}
+        self._outcomes: dict[str, deque[tuple[datetime, bool]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._phones)
+
+    def __iter__(self) -> Iterator[PhoneHistory]:
+        return iter(self._phones.values())
+
+    def get(self, identity: str | None) -> PhoneHistory:
+        """What is known of a phone; nothing of one never seen."""
+        return self._phones.get(identity or "") or PhoneHistory(identity or "")
+
+    def checked(
+        self,
+        identity: str,
+        now: datetime,
+        *,
+        version: Version | None,
+        address: str | None = None,
+        status: LastUpdateStatus | None = None,
+    ) -> PhoneHistory:
+        """A phone asks for an update and says what it runs."""
+        phone = self._known(identity)
+        phone.first_seen = phone.first_seen or now
+        phone.last_seen = now
+        phone.checks += 1
+        self._end_slot(identity)
+        if address and (not phone.addresses or phone.addresses[-1][1] != address):
+            if phone.addresses:
+                self._leave_address(phone.addresses[-1][1], identity)
+            phone.addresses.append((now, address))
+            self._by_address.setdefault(address, set()).add(identity)
+        if status is not None and (not phone.statuses or phone.statuses[-1][1] != status.text):
+            phone.statuses.append((now, status.text))
+        if version is not None and version != phone.version:
+            self._runs(phone, version, now)
+        elif phone.attempt is not None:
+            self._judge(phone, phone.attempt, status, now)
+        return phone
+
+    def _runs(self, phone: PhoneHistory, version: Version, now: datetime) -> None:
+        """A phone reports another version than before."""
+        attempt, left = phone.attempt, phone.version
+        phone.attempt = None
+        phone.failures.clear()
+        if attempt is not None and attempt.version in {None, version}:
+            phone.reached, phone.reached_on = version, attempt.path
+            self._outcome(attempt.path, now, worked=True)
+        elif left is not None and left == phone.reached and version < left:
+            # A phone keeps the version before as a backup, and returns to it by itself (protocol.md section 9).
+            phone.reached = None
+            phone.failures.append(Failure(now, left, f"it went back to {version}"))
+            self._outcome(phone.reached_on, now, worked=False)
+        phone.version = version
+        phone.versions.append((now, str(version)))
+
+    def _judge(self, phone: PhoneHistory, attempt: Attempt, status: LastUpdateStatus | None, now: datetime) -> None:
+        """A phone with an attempt under way reports the version it had before."""
+        if status is not None and not status.ok:
+            self._fail(phone, f"its last update status is {status.text}", now)
+        elif attempt.downloaded is not None and now - attempt.downloaded >= INSTALL_WITHIN:
+            self._fail(phone, "it has downloaded the firmware and still runs the old version", now)
+
+    def _fail(self, phone: PhoneHistory, why: str, now: datetime) -> None:
+        attempt = phone.attempt
+        if attempt is not None:
+            phone.failures.append(Failure(now, attempt.version, why))
+            phone.attempt = None
+            self._outcome(attempt.path, now, worked=False)
+
+    def decided(self, identity: str, now: datetime, action: str, rule: str = "") -> None:
+        """What was decided for a phone; a `rule` that changes what it gets takes a place among the downloads."""
+        phone = self._known(identity)
+        phone.action = action
+        if rule:
+            phone.pending += 1
+            slot = self._slots.get(identity)
+            self._slots[identity] = _Slot(rule, now + OFFER_LEASE, slot.active if slot else 0)
+
+    def answered(
+        self, identity: str, now: datetime, *, rule: str = "", path: str = "", offers: bool, version: Version | None
+    ) -> None:
+        """A phone has its answer; `rule` as in `decided`, and `version` what is offered, where the answer tells."""
+        phone = self._known(identity)
+        if rule:
+            phone.pending = max(0, phone.pending - 1)
+        if not offers or (version is not None and version == phone.version):
+            if rule and not phone.pending:
+                self._end_slot(identity)
+            return
+        phone.offers.append(Offered(now, version, rule))
+        attempt = phone.attempt
+        if attempt is None or attempt.version != version:
+            phone.attempt = Attempt(version, path)
+        elif path:
+            attempt.path = path
+
+    def fetching(self, address: str, version: Version, now: datetime) -> str | None:
+        """A file is being fetched; returns the identity of the phone, None where it cannot be told which one it is."""
+        identity = self._who(address, version)
+        if identity is not None:
+            phone = self._known(identity)
+            phone.last_seen = now
+            if phone.attempt is not None:
+                phone.attempt.begun = True
+            if slot := self._slots.get(identity):
+                slot.active += 1
+        return identity
+
+    def fetched(self, identity: str, now: datetime, download: Download) -> None:
+        """The fetch of a file has ended; for each `fetching` that returned an identity, one of these."""
+        phone = self._known(identity)
+        phone.last_seen = now
+        phone.downloads.append(download)
+        if slot := self._slots.get(identity):
+            slot.active = max(0, slot.active - 1)
+            slot.until = now + IDLE_LEASE
+        attempt = phone.attempt
+        if attempt is None or attempt.version not in {None, download.version} or not download.complete:
+            return
+        attempt.version = download.version
+        file = download.file.casefold()
+        if file in attempt.files:
+            self._fail(phone, f"it has fetched {download.file} again", now)
+            attempt = phone.attempt = Attempt(download.version, attempt.path, begun=True)
+        if len(attempt.files) < MAX_FILES:
+            attempt.files.add(file)
+        if not file.endswith(NOT_FIRMWARE):
+            attempt.downloaded = now
+
+    def downloading(self, rule: str, now: datetime, besides: str | None = None) -> int:
+        """Phones that hold a place among the downloads of a rule, one of them left out."""
+        for identity in [name for name, slot in self._slots.items() if not slot.active and slot.until <= now]:
+            del self._slots[identity]
+        return sum(slot.rule == rule for identity, slot in self._slots.items() if identity != besides)
+
+    def outcomes(self, path: str, now: datetime, span: timedelta) -> tuple[int, int]:
+        """Attempts on an upgrade path that failed and that ended at all, within a span of time."""
+        failed = ended = 0
+        for at, worked in reversed(self._outcomes.get(path, ())):
+            if at <= now - span:
+                break
+            ended += 1
+            failed += not worked
+        return failed, ended
+
+    def _outcome(self, path: str, now: datetime, *, worked: bool) -> None:
+        if path:
+            self._outcomes.setdefault(path, deque(maxlen=MAX_OUTCOMES_KEPT)).append((now, worked))
+
+    def _known(self, identity: str) -> PhoneHistory:
+        phone = self._phones.get(identity)
+        if phone is None:
+            phone = self._phones[identity] = PhoneHistory(identity)
+            if len(self._phones) > self._most:
+                forgotten, history = self._phones.popitem(last=False)
+                self._end_slot(forgotten)
+                if history.addresses:
+                    self._leave_address(history.addresses[-1][1], forgotten)
+        self._phones.move_to_end(identity)
+        return phone
+
+    def _who(self, address: str, version: Version) -> str | None:
+        """The one phone at an address that is on its way to a version, else the only one there."""
+        there = self._by_address.get(address, set())
+        if len(there) <= 1:
+            return next(iter(there), None)
+        on_their_way = [
+            name for name in there if (attempt := self._phones[name].attempt) and attempt.version in {None, version}
+        ]
+        return on_their_way[0] if len(on_their_way) == 1 else None
+
+    def _leave_address(self, address: str, identity: str) -> None:
+        there = self._by_address.get(address, set())
+        there.discard(identity)
+        if not there:
+            self._by_address.pop(address, None)
+
+    def _end_slot(self, identity: str) -> None:
+        slot = self._slots.get(identity)
+        if slot is not None and not slot.active:
+            del self._slots[identity]
