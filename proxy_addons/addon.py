@@ -20,10 +20,11 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from captures.pcap_mirror import PcapMirror
-from captures.recording import Recording, StoreError
+from captures.recording import Recorder, Recording, StoreError
 from dissectors import DissectError
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
+from proxy_addons import contentviews
 from proxy_addons.failures import Failures, fail_open, fail_open_async
 from proxy_addons.flows import body_length, headers_of
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
@@ -55,7 +56,7 @@ class Upshim:
 
     def __init__(self) -> None:
         self.failures = Failures()
-        self.recording: Recording | None = None
+        self.recording: Recorder | None = None
         self.rewriter = Rewriter(Rules(), Vocabulary.default(), BODY_LIMIT)
         self.upstreams = Upstreams()
         self._watches: WeakKeyDictionary[http.HTTPFlow, Watch] = WeakKeyDictionary()
@@ -63,9 +64,10 @@ class Upshim:
         self._looking: asyncio.Task[None] | None = None
 
     def load(self, loader: Loader) -> None:
-        """Declare the options."""
+        """Declare the options and the content views."""
         for name, typespec, default, explanation in OPTIONS:
             loader.add_option(name, typespec, default, explanation)
+        contentviews.register()
 
     def configure(self, updated: set[str]) -> None:
         """Read the files the options name. Raises `OptionsError` with one line."""
@@ -134,12 +136,13 @@ class Upshim:
             return
         try:
             mirror = PcapMirror(Path(pcap).expanduser()) if pcap else None
-            self.recording = Recording(Path(folder).expanduser(), mirror)
+            recording = Recording(Path(folder).expanduser(), mirror)
         except (StoreError, OSError) as error:
             raise exceptions.OptionsError(
                 f"{reason(error)}: {pcap}" if isinstance(error, OSError) else str(error)
             ) from error
-        self.recording.on_trouble = partial(self.failures.note, "recording")
+        recording.on_trouble = partial(self.failures.note, "recording")
+        self.recording = recording
 
     @fail_open
     def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -280,7 +283,8 @@ class Upshim:
 
     def _count(self, edited: Edited) -> None:
         for problem in edited.problems:
-            self.failures.note(problem.partition(":")[0], problem)
+            cause, _, detail = problem.partition(": ")
+            self.failures.note(cause, detail)
 
     def _response_edits(self, watch: Watch) -> HeaderEdits:
         rule = watch.checked.decision.rule if watch.checked is not None else None

@@ -36,6 +36,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?:www|proxy)-authenticat\w+\s*:|(?:proxy-)?authorization\s*:|(?:ntlm|negotiate)\s|TlRMTVNT|YI|oY|oI)",
     re.IGNORECASE,
 )
+_OPTION = re.compile(r"\boption\s{0,4}(?:43|60|120)\b", re.IGNORECASE)
 _SETTING = re.compile(r"^\s*(?:Property\s*\[|<|Group\b)", re.IGNORECASE | re.MULTILINE)
 _ANSWERS = re.compile("response|answer|reply|result", re.IGNORECASE)
 _SIP_LINE = re.compile(rb"^(?:[A-Z]{2,32} +(?:sips?|tel):\S+ +)?SIP/2\.0", re.MULTILINE)
@@ -190,9 +191,12 @@ def read_dhcp(content: Content, _settings: Settings) -> Record | None:
     """DHCP options in the notations that people paste."""
     if not is_text(content.head) or content.size > MAX_PASTE:
         return None
+    text = text_of(content.whole())
     try:
-        options = dhcp_options.read_paste(text_of(content.whole()))
+        options = dhcp_options.read_paste(text)
     except DissectError:
+        if _OPTION.search(text):
+            raise
         return None
     shown = [_fact(option.to_json()) for option in options]
     problems = [f"option {option.code}: {problem}" for option in options for problem in option.problems]

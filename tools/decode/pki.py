@@ -28,7 +28,7 @@ def certificate_record(data: bytes, settings: Settings) -> dict[str, Any]:
                 for verdict in verify(item)
                 if verdict.verified is False
             )
-    signed = any(isinstance(item, SignedData) and not item.certs_only for item in document.items)
+    signed = any(isinstance(item, SignedData) and (item.signers or item.catalog) for item in document.items)
     if document.certificates and not signed:
         findings = examine(document.certificates, Circumstances(settings.date, settings.domain))
         record["findings"] = [finding.to_json() for finding in findings]
