@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from captures.exchange import Exchange, Fact, Response, charset, header
 from captures.redaction import CHALLENGES, CREDENTIALS
-from dissectors import DissectError, ntlm
+from dissectors import DissectError
 from dissectors.update_check import UpdateAnswer, UpdateCheck
 from dissectors.update_urls import PackagePath, Resource, classify
 from dissectors.vocabulary import Vocabulary
@@ -70,6 +70,8 @@ def login_facts(exchange: Exchange) -> Iterator[Fact]:
     for side, message in sides:
         for name, value in message.headers if message is not None else ():
             if name.lower() in LOGIN_HEADERS and value[:9].lower().startswith(("ntlm ", "negotiate")):
+                from dissectors import ntlm  # noqa: PLC0415 - half of the start of `exchanges`, and seldom needed
+
                 try:
                     tokens = ntlm.from_header(value)
                 except DissectError:
