@@ -63,7 +63,8 @@ def decode_cabinets(
         whole.record["problems"] += other.record["problems"]
     if cabinets[0].offset:
         whole.record["container"] = container = _other(content, settings)
-        if container["kind"] == "unknown":
+        # Executables and images carry cabinets; any other beginning is not a cabinet's.
+        if all(part["part"] == "cab" for part in container.get("parts", ())):
             whole.record["problems"].append(f"the cabinet does not begin the file but stands at {cabinets[0].offset}")
     return whole
 

@@ -1,0 +1,235 @@
+"""The verb `decode` as its users call it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dissectors.cabinet import Cabinet, NewFolder, NewMember
+from dissectors.cabinet.build import build_set
+from dissectors.ntlm import Negotiate
+from tests.bodies import answer_body, check_body
+from tools.cli import main
+
+Decode = Callable[..., tuple[int, list[dict[str, Any]]]]
+TOKEN = Negotiate.parse(b"NTLMSSP\0\1\0\0\0\7\x82\x08\xa2" + bytes(16)).to_bytes()
+TEXT = base64.b64encode(TOKEN).decode()
+IIS = b"#Software: Microsoft Internet Information Services 7.5\r\n#Fields: date time c-ip cs-method sc-status\r\n"
+AUDIT = (
+    b"Logging DateTime,User Host Address,Device Type,Mac Address,Serial Number,Vendor,Model,Revision,Locale,"
+    b"Request Modules,Response Modules,User Id\r\n"
+    b"05/01/2009 10:00:00,10.1.1.1,UCPhone,00-04-F2-00-01-76,,Polycom,CX700,A,ENU,,,contoso\\secretuser\r\n"
+)
+SIP = b"SIP/2.0 403 Forbidden\r\nFrom: <sip:secretuser@contoso.com>;tag=1\r\nCSeq: 1 REGISTER\r\n\r\n"
+HOSTILE = (
+    "../../up.txt",
+    "/abs.txt",
+    "C:\\drive.txt",
+    "..\\..\\back.txt",
+    "con",
+    "a\x1b[31mred.txt",
+    "..",
+    "up/../../x",
+)
+
+
+@pytest.fixture
+def decode(capsys: pytest.CaptureFixture[str]) -> Decode:
+    def run(*words: object) -> tuple[int, list[dict[str, Any]]]:
+        code = main(["decode", "--json", *map(str, words)])
+        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def cabinet(*members: tuple[str, bytes]) -> bytes:
+    return Cabinet.build([NewFolder([NewMember(name, data) for name, data in members])])
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("cab", cabinet(("a.txt", b"one"))),
+        ("ntlm", TOKEN),
+        ("ntlm", TEXT.encode()),
+        ("ntlm", f"NTLM {TEXT}".encode()),
+        ("ntlm", f"Authorization: NTLM {TEXT}\r\n".encode()),
+        ("iis-log", IIS + b"2009-05-01 10:00:00 10.1.1.1 GET 200\r\n"),
+        ("audit-log", AUDIT),
+        ("sip", SIP),
+        ("update-check", check_body()),
+        ("update-check", check_body().decode().replace("utf-8", "utf-16").encode("utf-16")),
+        ("update-answer", answer_body("http://x/y/", "1.0.522.103")),
+        ("dhcp", b"Option 120:\r\n    0006736572766572046671646E07636F6D70616E7903636F6D00\r\n"),
+        ("dhcp", b"0006736572766572046671646E07636F6D70616E7903636F6D00"),
+        ("in-band", b"Property[ updatesserverenabled ] = true\n"),
+    ],
+)
+def test_kind_is_told_by_content(decode: Decode, tmp_path: Path, kind: str, data: bytes) -> None:
+    code, [record] = decode(put(tmp_path / "misleading.dat", data))
+    assert (record["kind"], record["size"]) == (kind, len(data))
+    assert code == bool(record["problems"])
+
+
+def test_unknown_file_says_so(decode: Decode, tmp_path: Path) -> None:
+    data = os.urandom(2000).replace(b"MSCF", b"----")
+    code, [record] = decode(put(tmp_path / "x", b"\xff" + data))
+    assert (code, record["kind"], len(record["sha256"])) == (1, "unknown", 64)
+    assert record["entropy"] > 7
+    assert record["head"] == (b"\xff" + data)[:32].hex()
+
+
+def test_empty_file_is_unknown(decode: Decode, tmp_path: Path) -> None:
+    code, [record] = decode(put(tmp_path / "x", b""))
+    assert (code, record["kind"], record["entropy"]) == (1, "unknown", 0)
+
+
+def test_missing_file_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["decode", str(tmp_path / "absent.cab")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert "absent.cab" in shown.err
+
+
+def test_the_others_are_read_where_one_is_missing(decode: Decode, tmp_path: Path) -> None:
+    code, [record] = decode(tmp_path / "absent", put(tmp_path / "x", TOKEN))
+    assert (code, record["kind"]) == (2, "ntlm")
+
+
+def test_standard_input_and_patterns(decode: Decode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(TOKEN)))
+    assert decode("-")[1][0]["kind"] == "ntlm"
+    put(tmp_path / "a.tok", TOKEN)
+    put(tmp_path / "b.tok", TOKEN)
+    assert len(decode(tmp_path / "*.tok")[1]) == 2
+    assert len(decode(tmp_path)[1]) == 2
+    assert decode(tmp_path / "*.none")[0] == 2
+
+
+def test_users_are_shown_only_when_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    paths = [str(put(tmp_path / "sip.txt", SIP)), str(put(tmp_path / "audit.log", AUDIT))]
+    for form in ([], ["--json"]):
+        main(["decode", *form, *paths])
+        assert "secretuser" not in capsys.readouterr().out
+        main(["decode", "--secrets", *form, *paths])
+        assert capsys.readouterr().out.count("secretuser") >= 2
+
+
+def test_cabinet_behind_other_bytes_is_found(decode: Decode, tmp_path: Path) -> None:
+    code, [record] = decode(put(tmp_path / "x", b"\xee" * 100 + cabinet(("a.txt", b"one"))))
+    assert (code, record["kind"], record["offset"]) == (1, "cab", 100)
+
+
+def test_damaged_cabinet_is_a_problem_with_its_place(decode: Decode, tmp_path: Path) -> None:
+    code, [record] = decode(put(tmp_path / "x.cab", cabinet(("a.txt", b"one"))[:40]))
+    assert (code, record["kind"]) == (1, "cab")
+    assert "offset" in record["problems"][0]
+
+
+def test_set_given_together_is_joined(decode: Decode, tmp_path: Path) -> None:
+    content = os.urandom(100_000)
+    names = ["p1.cab", "p2.cab", "p3.cab", "p4.cab"]
+    parts = build_set(NewFolder([NewMember("big.bin", content)]), 40_000, names)
+    paths = [put(tmp_path / name, part) for name, part in zip(names, parts, strict=False)]
+    code, [whole, *others] = decode(*reversed(paths), "--extract", tmp_path / "out")
+    assert (code, len(others)) == (0, len(parts) - 1)
+    assert {other["joined_in"] for other in others} == {whole["file"]}
+    assert next((tmp_path / "out").rglob("big.bin")).read_bytes() == content
+    code, [lone] = decode(paths[1])
+    assert (code, lone["members"][0].get("sha256")) == (1, None)
+
+
+def test_member_inside_a_member_is_decoded_to_a_depth(decode: Decode, tmp_path: Path) -> None:
+    data = TOKEN
+    for _ in range(6):
+        data = cabinet(("inner", data))
+    record = decode(put(tmp_path / "x.cab", data), "--max-depth", 2)[1][0]
+    depth = 0
+    while "content" in record["members"][0]:
+        record, depth = record["members"][0]["content"], depth + 1
+    assert depth == 2
+
+
+def test_budget_ends_a_bomb(decode: Decode, tmp_path: Path) -> None:
+    code, [record] = decode(put(tmp_path / "x.cab", cabinet(("zeros", bytes(4 << 20)))), "--max-bytes", 1 << 20)
+    assert code == 1
+    assert "sha256" not in record["members"][0]
+
+
+def test_extracted_names_stay_inside(decode: Decode, tmp_path: Path) -> None:
+    path = put(tmp_path / "x.cab", cabinet(*((name, name.encode()) for name in HOSTILE)))
+    out = tmp_path / "deep" / "out"
+    code, [record] = decode(path, "--extract", out)
+    assert code == 1  # such names are a problem
+    found = {one for one in tmp_path.rglob("*") if one.is_file()} - {path}
+    assert {one.read_bytes().decode() for one in found} == set(HOSTILE)
+    for one in found:
+        assert out in one.parents
+        assert stat.S_IMODE(one.stat().st_mode) == 0o600
+    assert all(stat.S_IMODE(one.stat().st_mode) == 0o700 for one in out.rglob("*") if one.is_dir())
+    assert sorted(str(one.relative_to(out)) for one in found) == sorted(m["extracted"] for m in record["members"])
+
+
+def test_links_in_the_folder_lead_nowhere(decode: Decode, tmp_path: Path) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    out.mkdir()
+    outside.mkdir()
+    (out / "dir").symlink_to(outside, target_is_directory=True)
+    (out / "file").symlink_to(outside / "file")
+    code, [record] = decode(put(tmp_path / "x.cab", cabinet(("dir\\a", b"1"), ("file", b"2"))), "--extract", out)
+    assert code == 1
+    assert len(record["problems"]) == 2
+    assert not list(outside.iterdir())
+
+
+def test_nothing_is_overwritten(decode: Decode, tmp_path: Path) -> None:
+    path = put(tmp_path / "x.cab", cabinet(("a", b"new")))
+    out = tmp_path / "out"
+    out.mkdir()
+    put(out / "a", b"old")
+    assert decode(path, "--extract", out)[0] == 1
+    assert [one.read_bytes() for one in out.iterdir()] == [b"old"]
+
+
+def test_damaged_member_leaves_nothing(decode: Decode, tmp_path: Path) -> None:
+    data = bytearray(cabinet(("a", os.urandom(200_000))))
+    data[-100] ^= 0xFF
+    assert decode(put(tmp_path / "x.cab", bytes(data)), "--extract", tmp_path / "out")[0] == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_names_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = put(tmp_path / "x.cab", cabinet(("\x1b]0;evil\x07[red].txt", b"1")))
+    main(["decode", str(path)])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "[red].txt" in shown
+
+
+def test_folder_of_updates_is_a_package(decode: Decode, tmp_path: Path) -> None:
+    folder = tmp_path / "UCPhone/Polycom/CX700/A/ENU/1.0.522.103/CPE"
+    folder.mkdir(parents=True)
+    put(folder / "CPE.nbt", b"B000FF")
+    for given in (tmp_path, folder):
+        record = decode(given)[1][0]
+        assert (record["kind"], record["vendor"], record["version"]) == ("update-package", "Polycom", "1.0.522.103")
+
+
+@pytest.mark.parametrize("words", [["--date", "May"], ["--max-bytes", "0"], ["--max-seconds", "nan"]])
+def test_options_are_checked(decode: Decode, tmp_path: Path, words: list[str]) -> None:
+    assert decode(put(tmp_path / "x", TOKEN), *words)[0] == 2
