@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,7 +25,9 @@ class BodyFiles:
 
     def put(self, sha256: str, data: bytes) -> None:
         """Keep a body held in memory. Raises `OSError`."""
-        if not self.path(sha256).exists():
+        try:
+            os.utime(self.path(sha256))  # it is needed again: see `remove_stale`
+        except FileNotFoundError:
             with self.incoming() as incoming:
                 incoming.file.write(data)
                 incoming.keep(sha256)
@@ -50,6 +52,26 @@ class BodyFiles:
             writer = leftover.name.removeprefix(PREFIX).partition("-")[0]
             if not (writer.isdecimal() and Path("/proc", writer).exists()):
                 leftover.unlink(missing_ok=True)
+
+    def remove_stale(self, needed: Container[str], before: float) -> tuple[int, int]:
+        """Remove bodies not needed and not written or asked for since `before` (seconds since 1970); count and bytes.
+
+        A body is first taken away under another name and then looked at once more: whoever wants it in between finds
+        it gone and writes it anew, or has touched it and it is put back. Raises `OSError`.
+        """
+        count = size = 0
+        for path in self.folder.iterdir():
+            if path.name.startswith(PREFIX) or path.name in needed or path.stat().st_mtime >= before:
+                continue
+            aside = path.with_name(f"{PREFIX}{os.getpid()}-{path.name}")
+            path.replace(aside)
+            status = aside.stat()
+            if status.st_mtime >= before:
+                aside.replace(path)
+                continue
+            aside.unlink()
+            count, size = count + 1, size + status.st_size
+        return count, size
 
     def open(self, sha256: str) -> BinaryIO:
         """Open a body for reading. Raises `FileNotFoundError` where it was not kept."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +25,13 @@ from captures.errors import CaptureError
 from captures.exchange import Body, Exchange, Headers, Request, Response, bodies_of
 from captures.items import CaptureSummary
 from captures.recording_folder import DATABASE
+from captures.retention import GRACE, Expired, Kept, beyond
+from captures.schema import BODY_USES, EXCHANGES, FACTS, IDENTITIES, SCHEMA_VERSION, STATE, migrate, version_of
 from captures.sources import ReadOptions
 
 BODIES = "bodies"
-SCHEMA_VERSION = 1
-
-METADATA = sa.MetaData()
-EXCHANGES = sa.Table(
-    "exchanges",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("connection", sa.Text, nullable=False),
-    sa.Column("client", sa.Text, nullable=False),
-    sa.Column("server", sa.Text, nullable=False),
-    # Times are microseconds since 1970, UTC.
-    sa.Column("started", sa.BigInteger, nullable=False),
-    sa.Column("request_ended", sa.BigInteger),
-    sa.Column("response_started", sa.BigInteger),
-    sa.Column("ended", sa.BigInteger, nullable=False),
-    sa.Column("complete", sa.Boolean, nullable=False),
-    sa.Column("problems", sa.JSON, nullable=False),
-    sa.Column("request", sa.JSON, nullable=False),
-    sa.Column("response", sa.JSON(none_as_null=True)),
-    sa.Column("rewritten_request", sa.JSON(none_as_null=True)),
-    sa.Column("rewritten_response", sa.JSON(none_as_null=True)),
-)
-FACTS = sa.Table(
-    "facts",
-    METADATA,
-    sa.Column("exchange", sa.ForeignKey("exchanges.id"), primary_key=True),
-    sa.Column("position", sa.Integer, primary_key=True),
-    sa.Column("fact", sa.Text, nullable=False),
-    sa.Column("content", sa.JSON, nullable=False),
-)
+LAST_EXCHANGE = "last exchange"
+EXPIRED_THROUGH = "expired through"
 
 
 class StoreError(CaptureError):
@@ -82,8 +59,7 @@ class Store:
             engine = _engine(database, begin="BEGIN IMMEDIATE")
             with engine.begin() as connection:
                 _check_schema(connection, database, empty_is_fine=True)
-                METADATA.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+                migrate(connection)
         except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
             if engine is not None:
                 engine.dispose()
@@ -115,7 +91,7 @@ class Store:
         Raises `sqlalchemy.exc.SQLAlchemyError`; then none of them is recorded.
         """
         with self._engine.begin() as connection:
-            last = connection.execute(sa.select(sa.func.coalesce(sa.func.max(EXCHANGES.c.id), 0))).scalar_one()
+            last = max(_highest(connection), _number(connection, LAST_EXCHANGE))
             indexes = list(range(last + 1, last + 1 + len(exchanges)))
             connection.execute(
                 EXCHANGES.insert(), [_row(index, exchange) for index, exchange in zip(indexes, exchanges, strict=True)]
@@ -127,7 +103,95 @@ class Store:
             ]
             if facts:
                 connection.execute(FACTS.insert(), facts)
+            uses = [
+                {"exchange": index, "sha256": sha256, "size": size}
+                for index, exchange in zip(indexes, exchanges, strict=True)
+                for sha256, size in files_of(exchange).items()
+            ]
+            if uses:
+                connection.execute(BODY_USES.insert(), uses)
         return indexes
+
+    def pseudonym(self, kind: str, value: str) -> str:
+        """The journal's name for a phone; a new one for a phone that is not known. Raises `SQLAlchemyError`."""
+        known = sa.select(IDENTITIES.c.pseudonym).where(IDENTITIES.c.kind == kind, IDENTITIES.c.value == value)
+        with self._engine.begin() as connection:
+            found = connection.execute(known).scalar_one_or_none()
+            if found is None:
+                found = secrets.token_hex(8)
+                connection.execute(IDENTITIES.insert().values(pseudonym=found, kind=kind, value=value))
+        return str(found)
+
+    def identities(self) -> dict[str, tuple[str, str]]:
+        """Who the journal's pseudonyms are: kind ("mac", "serial", "address") and value."""
+        with self._engine.connect() as connection:
+            if version_of(connection) < 2:
+                return {}
+            return {row.pseudonym: (row.kind, row.value) for row in connection.execute(sa.select(IDENTITIES))}
+
+    def decided(self, after: int = 0) -> list[int]:
+        """Indexes above `after` of exchanges that hold a decision or a change."""
+        decided = sa.exists().where(FACTS.c.exchange == EXCHANGES.c.id, FACTS.c.fact == "decision")
+        changed = EXCHANGES.c.rewritten_request.is_not(None) | EXCHANGES.c.rewritten_response.is_not(None)
+        query = sa.select(EXCHANGES.c.id).where(EXCHANGES.c.id > after, decided | changed).order_by(EXCHANGES.c.id)
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    def expired_through(self) -> int:
+        """Exchanges up to this index may have been removed by `expire`."""
+        with self._engine.connect() as connection:
+            return 0 if version_of(connection) < 2 else _number(connection, EXPIRED_THROUGH)
+
+    def expire(self, older_than: datetime | None, max_bytes: int | None, now: datetime) -> Expired:
+        """Remove exchanges that ended before a time, and the oldest ones until the rest fits; then bodies nobody needs.
+
+        Writers and readers may work meanwhile. Raises `SQLAlchemyError`, `OSError`.
+        """
+        with self._engine.begin() as connection:
+            through = 0
+            if older_than is not None:
+                old = sa.select(sa.func.coalesce(sa.func.min(EXCHANGES.c.id), 0)).where(
+                    EXCHANGES.c.ended >= _microseconds(older_than)
+                )
+                # Up to the first that is young enough: what is kept stays without gaps.
+                first_kept = connection.execute(old).scalar_one()
+                through = first_kept - 1 if first_kept else _highest(connection)
+            if max_bytes is not None:
+                through = max(through, beyond(_newest_first(connection), max_bytes))
+            removed = list(connection.execute(sa.select(EXCHANGES.c.id).where(EXCHANGES.c.id <= through)).scalars())
+            if removed:
+                _set_number(connection, EXPIRED_THROUGH, removed[-1])
+                _remove(connection, lambda index: index <= through)
+        bodies, size = self.sweep_bodies(now)
+        return Expired(len(removed), removed[-1] if removed else 0, bodies, size)
+
+    def remove(self, indexes: Sequence[int]) -> None:
+        """Remove these exchanges, overwriting what the database held of them. Bodies go with `sweep_bodies`.
+
+        Raises `SQLAlchemyError`.
+        """
+        with self._engine.begin() as connection:
+            for start in range(0, len(indexes), 500):
+                page = indexes[start : start + 500]
+                _remove(connection, partial(_among, page))
+        with self._engine.connect() as connection:
+            # What was removed stands in the log too until it is folded in; a reader may put that off.
+            connection.connection.dbapi_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+
+    def forget_identity(self, pseudonyms: Sequence[str]) -> None:
+        """From now on nobody knows who these are. Raises `SQLAlchemyError`."""
+        with self._engine.begin() as connection:
+            connection.execute(IDENTITIES.delete().where(IDENTITIES.c.pseudonym.in_(pseudonyms)))
+
+    def sweep_bodies(self, now: datetime) -> tuple[int, int]:
+        """Remove body files that no exchange needs and that are older than the grace time; count and bytes.
+
+        No row can be committed meanwhile; a body that is wanted again at this moment is written anew or stays
+        (`BodyFiles.remove_stale`). Raises `SQLAlchemyError`, `OSError`.
+        """
+        with self._engine.begin() as connection:
+            needed = set(connection.execute(sa.select(BODY_USES.c.sha256).distinct()).scalars())
+            return self.bodies.remove_stale(needed, (now - GRACE).timestamp())
 
     def exchanges(self, after: int = 0) -> Iterator[Exchange]:
         """The recorded exchanges in the order they ended, those with an index above `after`.
@@ -236,6 +300,8 @@ def _engine(database: Path, begin: str) -> sa.Engine:
             connection.execute("PRAGMA journal_mode=WAL")
         # With WAL a commit survives the process without an fsync; only power loss may take the last ones.
         connection.execute("PRAGMA synchronous=NORMAL")
+        # What is removed is overwritten: it may have been removed because somebody wanted it forgotten.
+        connection.execute("PRAGMA secure_delete=ON")
 
     sa.event.listen(engine, "connect", prepare)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -243,9 +309,64 @@ def _engine(database: Path, begin: str) -> sa.Engine:
 
 
 def _check_schema(connection: sa.Connection, database: Path, *, empty_is_fine: bool) -> None:
-    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if version != SCHEMA_VERSION and not (version == 0 and empty_is_fine):
-        raise StoreError(database, f"expected schema version {SCHEMA_VERSION}, found {version}")
+    version = version_of(connection)
+    # Older versions have the tables that readers need; a writer brings them up to date.
+    if not (0 if empty_is_fine else 1) <= version <= SCHEMA_VERSION:
+        raise StoreError(database, f"expected schema version 1 to {SCHEMA_VERSION}, found {version}")
+
+
+def files_of(exchange: Exchange) -> dict[str, int]:
+    """The body files an exchange needs, and their sizes."""
+    files = {}
+    for body in bodies_of(exchange):
+        if body.size and body.sha256:
+            files[body.sha256] = body.size
+        if body.encoded_sha256:
+            files[body.encoded_sha256] = body.encoded_size
+    return files
+
+
+def _highest(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(EXCHANGES.c.id), 0))).scalar_one())
+
+
+def _number(connection: sa.Connection, name: str) -> int:
+    return connection.execute(sa.select(STATE.c.number).where(STATE.c.name == name)).scalar_one_or_none() or 0
+
+
+def _set_number(connection: sa.Connection, name: str, number: int) -> None:
+    connection.execute(STATE.delete().where(STATE.c.name == name))
+    connection.execute(STATE.insert().values(name=name, number=number))
+
+
+def _remove(connection: sa.Connection, which: Callable[[sa.ColumnElement[int]], sa.ColumnElement[bool]]) -> None:
+    _set_number(connection, LAST_EXCHANGE, max(_highest(connection), _number(connection, LAST_EXCHANGE)))
+    for index in (FACTS.c.exchange, BODY_USES.c.exchange, EXCHANGES.c.id):
+        connection.execute(index.table.delete().where(which(index)))
+
+
+def _among(page: Sequence[int], index: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    return index.in_(page)
+
+
+def _newest_first(connection: sa.Connection) -> Iterator[Kept]:
+    messages = (EXCHANGES.c[name] for name in ("request", "response", "rewritten_request", "rewritten_response"))
+    of_facts = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(FACTS.c.content)), 0))
+    size = sum(
+        (sa.func.coalesce(sa.func.length(message), 0) for message in messages),
+        of_facts.where(FACTS.c.exchange == EXCHANGES.c.id).scalar_subquery(),
+    )
+    rows = sa.select(EXCHANGES.c.id, sa.type_coerce(size, sa.Integer).label("size"))
+    rows = rows.order_by(EXCHANGES.c.id.desc())
+    uses = sa.select(BODY_USES).order_by(BODY_USES.c.exchange.desc())
+    bodies = groupby(connection.execute(uses), lambda use: use.exchange)
+    index, used = next(bodies, (0, iter(())))
+    for row in connection.execute(rows):
+        needed = {}
+        if index == row.id:
+            needed = {use.sha256: use.size for use in used}
+            index, used = next(bodies, (0, iter(())))
+        yield Kept(row.id, row.size, needed)
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captures import schema
+from captures.exchange import Body, Exchange, Request
+from captures.recording_folder import DATABASE
+from captures.retention import INTERVAL, Expired, Keep, Kept, beyond, due
+from captures.store import Store, files_of
+from tests.captures.test_store import an_exchange
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def with_body(data: bytes, days_old: float = 0) -> Exchange:
+    return replace(an_exchange(), ended=NOW - days_old * DAY, request=Request("POST", "/", body=Body.of(data)))
+
+
+def keep(store: Store, *exchanges: Exchange, written: datetime = NOW - DAY) -> None:
+    for exchange in exchanges:
+        for sha256 in files_of(exchange):
+            store.bodies.put(sha256, exchange.request.body.data or b"")
+            os.utime(store.bodies.path(sha256), (written.timestamp(), written.timestamp()))
+    store.add(exchanges)
+
+
+def bodies(store: Store) -> set[bytes]:
+    return {path.read_bytes() for path in store.bodies.folder.iterdir()}
+
+
+def test_old_exchanges_go_with_the_bodies_nobody_else_needs(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    keep(store, with_body(b"old", 9), with_body(b"shared", 9), with_body(b"shared", 1), with_body(b"new"))
+    assert store.expire(NOW - 5 * DAY, None, NOW) == Expired(2, 2, 1, 3)
+    assert [exchange.index for exchange in store.exchanges()] == [3, 4]
+    assert bodies(store) == {b"shared", b"new"}
+    assert store.expired_through() == 2
+    assert store.expire(NOW - 5 * DAY, None, NOW) == Expired()
+    assert store.expire(NOW + DAY, None, NOW).exchanges == 2
+    assert store.add([an_exchange()]) == [5], "an index is never given twice"
+    store.close()
+
+
+def test_the_oldest_go_until_the_rest_fits(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    keep(store, *(with_body(bytes([number]) * 100_000) for number in range(10)))
+    assert store.expire(None, 10_000_000, NOW).exchanges == 0
+    assert store.expire(None, 350_000, NOW).bodies == 7
+    assert [exchange.index for exchange in store.exchanges()] == [8, 9, 10]
+    store.close()
+
+
+def test_a_body_whose_row_may_still_come_stays(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    keep(store, with_body(b"again", 9))
+    store.bodies.put(Body.of(b"again").sha256, b"again")  # the same download once more: no row yet
+    store.bodies.put(Body.of(b"fresh").sha256, b"fresh")
+    assert store.expire(NOW - DAY, None, datetime.now(UTC)) == Expired(1, 1, 0, 0)
+    assert bodies(store) == {b"again", b"fresh"}
+    assert store.sweep_bodies(datetime.now(UTC) + DAY) == (2, 10)
+    store.close()
+
+
+def test_a_body_touched_while_it_is_taken_away_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.create(tmp_path)
+    keep(store, with_body(b"wanted"))
+    (path,) = store.bodies.folder.iterdir()
+    replaced = Path.replace
+
+    def touch_first(source: Path, target: Path) -> Path:
+        if source == path:
+            os.utime(path)
+        return replaced(source, target)
+
+    monkeypatch.setattr(Path, "replace", touch_first)
+    assert store.bodies.remove_stale((), (NOW - timedelta(hours=1)).timestamp()) == (0, 0)
+    assert bodies(store) == {b"wanted"}
+    store.close()
+
+
+def test_no_acknowledged_exchange_loses_its_body_while_others_expire(tmp_path: Path) -> None:
+    writer, cleaner = Store.create(tmp_path), Store.create(tmp_path)
+    stop = threading.Event()
+
+    def clean() -> None:
+        while not stop.is_set():
+            cleaner.expire(None, 3_000, datetime.now(UTC))
+
+    thread = threading.Thread(target=clean)
+    thread.start()
+    try:
+        for number in range(100):
+            exchange = with_body(bytes([number % 3]) * 100)
+            for sha256 in files_of(exchange):
+                writer.bodies.put(sha256, exchange.request.body.data or b"")
+            writer.add([exchange])
+            for found in writer.exchanges():
+                assert writer.bodies.path(found.request.body.sha256).exists()
+    finally:
+        stop.set()
+        thread.join()
+    assert 0 < len(list(writer.exchanges())) < 100
+    writer.close()
+    cleaner.close()
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.dictionaries(st.sampled_from("abc"), st.just(40)))), st.integers(0, 400)
+)
+def test_what_is_kept_fits_and_one_more_would_not(sizes: list[tuple[int, dict[str, int]]], limit: int) -> None:
+    newest_first = [Kept(index, *size) for index, size in zip(range(len(sizes), 0, -1), sizes, strict=True)]
+    through = beyond(newest_first, limit)
+
+    def total(first: int) -> int:
+        kept = [each for each in newest_first if each.exchange >= first]
+        return sum(each.size for each in kept) + 40 * len({name for each in kept for name in each.bodies})
+
+    assert total(through + 1) <= limit
+    assert through == 0 or total(through) > limit
+
+
+def test_when_it_is_time() -> None:
+    assert due(None, NOW)
+    assert due(NOW - INTERVAL, NOW)
+    assert due(NOW + DAY, NOW), "the clock was set back"
+    assert not due(NOW - INTERVAL / 2, NOW)
+    assert Keep(days=2).older_than(NOW) == NOW - 2 * DAY
+    assert not Keep()
+
+
+def as_version_1(folder: Path) -> None:
+    with sqlite3.connect(folder / DATABASE) as old:
+        for table in ("body_uses", "identities", "state"):
+            old.execute(f"DROP TABLE {table}")
+        old.execute("PRAGMA user_version=1")
+    old.close()
+
+
+def test_an_older_recording_is_read_as_it_is_and_brought_up_to_date_by_a_writer(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    encoded = replace(an_exchange(), request=Request("POST", "/", body=Body.of(b"plain", b"packed")))
+    keep(store, with_body(b"one"), encoded, an_exchange())
+    uses = list_uses(tmp_path)
+    store.close()
+    as_version_1(tmp_path)
+    reader = Store.open(tmp_path)
+    assert len(list(reader.exchanges())) == 3
+    assert (reader.identities(), reader.expired_through()) == ({}, 0)
+    reader.close()
+    writer = Store.create(tmp_path)
+    assert list_uses(tmp_path) == uses
+    assert len(uses) == 3
+    assert writer.add([an_exchange()]) == [4]
+    writer.close()
+
+
+def list_uses(folder: Path) -> list[tuple[object, ...]]:
+    database = sqlite3.connect(folder / DATABASE)
+    found = database.execute("SELECT * FROM body_uses ORDER BY exchange, sha256").fetchall()
+    database.close()
+    return found
+
+
+def test_steps_are_taken_one_after_another_and_a_failing_one_leaves_the_older_version() -> None:
+    engine = sa.create_engine("sqlite://")
+    taken: list[str] = []
+
+    def fail(_connection: sa.Connection) -> None:
+        raise ValueError("no room")
+
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA user_version=1")
+        schema.migrate(connection, {1: lambda _: taken.append("1"), 2: lambda _: taken.append("2")}, 3)
+        assert (taken, schema.version_of(connection)) == (["1", "2"], 3)
+        with pytest.raises(ValueError, match="no room"):
+            schema.migrate(connection, {3: fail}, 4)
+        assert schema.version_of(connection) == 3
+    engine.dispose()
+    assert set(schema.STEPS) == set(range(1, schema.SCHEMA_VERSION))
