@@ -32,12 +32,13 @@ class BufferSource:
     """A bytes-like object."""
 
     def __init__(self, buffer: bytes | bytearray | memoryview | mmap.mmap) -> None:
-        self._view = memoryview(buffer).cast("B")
-        self.size = len(self._view)
+        # No view of a memory map is kept: it could not be closed while the cabinet lives.
+        self._buffer = memoryview(buffer).cast("B") if isinstance(buffer, memoryview) else buffer
+        self.size = len(self._buffer)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Copy of a slice."""
-        return bytes(self._view[offset : offset + size])
+        return bytes(self._buffer[offset : offset + size])
 
 
 class FileSource:
