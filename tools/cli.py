@@ -13,16 +13,19 @@ from tools.errors import EXIT_UNUSABLE, UnusableInput
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
 VERBS: dict[str, str] = {
-    "convert": "tools.convert",
-    "decode": "tools.decode",
     "demo": "tools.demo",
-    "exchanges": "tools.exchanges",
-    "replay": "tools.replay",
-    "bench": "tools.bench",
-    "phone": "tools.phone",
-    "serve": "tools.serve",
     "proxy": "tools.proxy",
+    "exchanges": "tools.exchanges",
+    "decode": "tools.decode",
+    "replay": "tools.replay",
+    "convert": "tools.convert",
+    "serve": "tools.serve",
+    "phone": "tools.phone",
+    "bench": "tools.bench",
 }
+
+
+DESCRIPTION = "Records, decodes, explains and repairs the firmware updates of Microsoft UC phones."
 
 
 class Verb(Protocol):
@@ -45,9 +48,24 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(EXIT_UNUSABLE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+class ShowVersion(argparse.Action):
+    """`--version`: looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it and exit 0."""
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+        try:
+            shown = version("upshim")
+        except PackageNotFoundError:
+            shown = "(not installed)"
+        parser.exit(0, f"upshim {shown}\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (0 good, 1 the answer is no, 2 unusable input)."""
-    parser = OneLineParser(prog="upshim", description=__import__("tools").__doc__)
+    parser = OneLineParser(prog="upshim", description=DESCRIPTION)
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     words = list(sys.argv[1:] if argv is None else argv)
     named = next((word for word in words if not word.startswith("-")), None)
