@@ -183,7 +183,7 @@ def charset(headers: Headers) -> str | None:
 
 def rfc3339(moment: datetime) -> str:
     """A time as UTC RFC 3339 with microseconds, the way every upshim output shows times."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def endpoint(address: str, port: int) -> str:

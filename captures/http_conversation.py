@@ -279,7 +279,7 @@ class _Side:
             self.end(kind.removeprefix("end:"), time)
 
     def _start_body(self, headers: Headers, framing: Framing) -> BodyReader:
-        values = ",".join(value for name, value in headers if name.lower() == "content-encoding")
+        values = ",".join(value for name, value in headers if len(name) == 16 and name.lower() == "content-encoding")
         recorder = self.conversation.recorder
         codings = (*(parse_codings(values) if values else ()), *framing.codings)
         reader = BodyReader(codings, recorder.hold, recorder.files)

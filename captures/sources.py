@@ -73,10 +73,8 @@ def read_exchanges(
 ) -> Iterator[Item]:
     """Everything a capture holds, with facts. Raises `CaptureError` where it is no capture, or not to be read."""
     for item in reader_of(path).read(path, options or ReadOptions()):
-        if facts_of is not None and isinstance(item, Exchange) and not item.facts:
-            yield replace(item, facts=facts_of(item))
-        else:
-            yield item
+        facts = facts_of(item) if facts_of is not None and isinstance(item, Exchange) and not item.facts else ()
+        yield replace(item, facts=facts) if facts and isinstance(item, Exchange) else item
 
 
 def reader_of(path: Path) -> Reader:

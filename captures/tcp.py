@@ -31,8 +31,9 @@ MAX_BYTES = 4 << 20  # waiting bytes of one direction
 MAX_TOTAL = 64 << 20  # waiting bytes in all
 MAX_CONNECTIONS = 20_000  # connections remembered; past it, those silent for longest are ended
 COLLECTED = 64  # segments put together where the sink has room for them
-REMEMBERED = 16  # delivered segments kept to compare repeats with
-REMEMBERED_SIZE = 4096  # larger ones (cut up only by the sender's card) are not kept
+# Delivered segments kept per direction to compare repeats with, for connections opened while so many are open.
+REMEMBERED = ((1000, 16), (5000, 4), (MAX_CONNECTIONS, 1))
+REMEMBERED_SIZE = 2048  # larger ones (cut up only by the sender's card) are not kept
 RESET_WINDOW = 1 << 20  # a reset further off than this is not believed
 
 
@@ -121,7 +122,7 @@ class Half:
         self._collected: list[bytes] = []
         self._collected_time = 0
         self._initial: int | None = None
-        self._remembered: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED)
+        self._remembered: deque[tuple[int, bytes]] = deque(maxlen=table.remembered())
         self._table = table
         self._counts = table.counts
 
@@ -196,6 +197,9 @@ class Half:
             self.release(time)
         if self.fin is not None and self.fin > self.position:
             self._hole(self.fin - self.position, time)
+
+    def forget(self) -> None:
+        """Let go of what repeats were compared with."""
         self._remembered.clear()
 
     def _distance(self, sequence: int) -> int:
@@ -316,9 +320,10 @@ NOBODY = _Nobody()
 class Connection:
     """Two halves; the first is the direction of the packet that showed the connection."""
 
-    __slots__ = ("endpoints", "halves", "keys", "last_time", "number", "open_halves")
+    __slots__ = ("_table", "endpoints", "halves", "keys", "last_time", "number", "open_halves")
 
     def __init__(self, number: int, endpoints: Endpoints, keys: tuple[bytes, bytes], table: TcpTable) -> None:
+        self._table = table
         self.number = number
         self.endpoints = endpoints
         self.keys = keys
@@ -331,7 +336,9 @@ class Connection:
         index = self.halves.index(half)
         if index in self.open_halves:
             half.deliver()
+            half.forget()
             self.open_halves.remove(index)
+            self._table.open -= not self.open_halves
             sink = half.sink
             half.attach(NOBODY)
             sink.end(how, time)
@@ -352,6 +359,7 @@ class TcpTable:
         self.counts = counts
         self.waiting_bytes = 0
         self.max_waiting = MAX_TOTAL
+        self.open = 0  # connections that have not ended
         self._opened = opened
         self._connections: dict[int, Connection] = {}
 
@@ -387,10 +395,15 @@ class TcpTable:
         self._connections.clear()
         self.halves.clear()
 
+    def remembered(self) -> int:
+        """How many delivered segments a new direction may keep."""
+        return next((kept for limit, kept in REMEMBERED if self.open <= limit), 1)
+
     def _open(self, endpoints: Endpoints, keys: tuple[bytes, bytes]) -> Half:
         if len(self._connections) >= MAX_CONNECTIONS:
             self._evict()
         self.counts["TCP connections"] += 1
+        self.open += 1
         connection = Connection(self.counts["TCP connections"], endpoints, keys, self)
         for half, sink in zip(connection.halves, self._opened(connection), strict=True):
             half.attach(sink)

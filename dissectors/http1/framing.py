@@ -38,7 +38,7 @@ def request_framing(head: RequestHead) -> Framing:
     """The framing of a request body."""
     if head.faults:
         return Framing(Kind.UNKNOWN)
-    lengths, codings = _values(head.headers, "content-length"), _values(head.headers, "transfer-encoding")
+    lengths, codings = _told(head.headers)
     if codings:
         return _transfer(codings, lengths, head.version, Kind.UNKNOWN)
     return _length(lengths, Framing(Kind.LENGTH))
@@ -54,19 +54,29 @@ def response_framing(head: ResponseHead, method: str | None) -> Framing:
         return Framing(Kind.LENGTH)
     if head.faults:
         return Framing(Kind.UNKNOWN)
-    lengths, codings = _values(head.headers, "content-length"), _values(head.headers, "transfer-encoding")
+    lengths, codings = _told(head.headers)
     if codings:
         return _transfer(codings, lengths, head.version, Kind.CLOSE)
     return _length(lengths, Framing(Kind.CLOSE))
 
 
-def _values(headers: Headers, name: str) -> list[str]:
-    return [value for key, value in headers if key.lower() == name]
+def _told(headers: Headers) -> tuple[list[str], list[str]]:
+    """The values of Content-Length and of Transfer-Encoding."""
+    lengths, codings = [], []
+    for name, value in headers:
+        size = len(name)  # tells most other names apart without looking at them
+        if size == 14 and name.lower() == "content-length":
+            lengths.append(value)
+        elif size == 17 and name.lower() == "transfer-encoding":
+            codings.append(value)
+    return lengths, codings
 
 
 def _length(values: list[str], absent: Framing) -> Framing:
     if not values:
         return absent
+    if len(values) == 1 and len(values[0]) < 19 and _DIGITS.fullmatch(values[0]):
+        return Framing(Kind.LENGTH, int(values[0]))
     members = [member.strip(" \t") for value in values for member in value.split(",")]
     for member in members:
         if not _DIGITS.fullmatch(member):

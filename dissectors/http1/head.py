@@ -14,6 +14,7 @@ from dissectors.errors import DissectError, LimitExceeded
 
 MAX_HEAD = 256 << 10  # bytes; servers refuse heads over 8 to 64 KiB, NTLM and Kerberos tokens need some
 MAX_LINES = 1000
+CLEAN_SIZE = 4 * MAX_LINES  # shorter sections cannot have too many lines: the shortest has four bytes
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -25,6 +26,8 @@ _VERSION = re.compile(r"[ \t]HTTP/(\d+\.\d+)", re.ASCII)
 _STATUS_LINE = re.compile(r"HTTP/(1\.[01]) (\d{3}) ([^\x00]*)", re.ASCII)
 _LOOSE_STATUS_LINE = re.compile(r"HTTP/(\d+\.\d+)[ \t]+(\d{3})(?:[ \t]([^\x00]*))?", re.ASCII)
 _FIELD = re.compile(rf"({TOKEN}):([^\x00\r\n]*)\r?\n")
+# A whole section without anything odd: most are, and need no look at each line.
+_CLEAN = re.compile(rf"\r\n(?:{TOKEN}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
 _LENGTHS = ("content-length", "transfer-encoding")
 _CONTROLS = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -139,6 +142,11 @@ def _fields(text: str, notes: list[str], faults: list[str], mixed: list[str]) ->
     Bare line feeds among whole line ends are remarked in `mixed`.
     """
     headers: list[tuple[str, str]] = []
+    if len(text) < CLEAN_SIZE and _CLEAN.fullmatch(text):
+        for line in text[2:-4].split("\r\n") if len(text) > 4 else ():
+            name, _, value = line.partition(":")
+            headers.append((name, value.strip(SPACES)))
+        return tuple(headers)
     size = len(text)
     bare = int(text.startswith("\n"))
     ends, position = 1, 2 - bare
