@@ -72,6 +72,8 @@ _CUT_OFF: dict[Role, re.Pattern[bytes]] = {
 class State(enum.Enum):
     """Where in a message the reader is."""
 
+    __hash__ = object.__hash__  # looked up for every piece: Enum's own hashes the name
+
     LOST = enum.auto()
     HEAD = enum.auto()
     LENGTH = enum.auto()

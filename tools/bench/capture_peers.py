@@ -21,7 +21,7 @@ def with_dpkt(path: Path) -> None:
             key = ip.src, ip.dst, segment.sport, segment.dport
             expected, digest = streams.get(key, (segment.seq, hashlib.sha256()))
             if segment.seq == expected:
-                digest.update(segment.data)  # type: ignore[attr-defined]
+                digest.update(segment.data)
                 expected = (expected + len(segment.data)) & 0xFFFFFFFF
             streams[key] = expected, digest
 

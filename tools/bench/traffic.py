@@ -85,13 +85,13 @@ class Phone:
                 yield self.packet(0, b"", ACK)
 
 
-def life_of(number: int, content: bytes) -> Iterator[bytes]:
-    """A phone of the fleet: checks, every twentieth phone a download among them."""
+def life_of(number: int, content: bytes, downloads: int) -> Iterator[bytes]:
+    """A phone of the fleet: checks, for every twentieth phone a download among them as long as there are any."""
     phone = Phone(number)
     yield from phone.open()
     for check in range(CHECKS):
         yield from phone.check()
-        if number % 20 == 0 and check == CHECKS // 2:
+        if number % 20 == 0 and number // 20 < downloads and check == CHECKS // 2:
             yield from phone.download(content, FIRMWARE)
     yield from phone.close()
 
@@ -114,13 +114,14 @@ def disturbed(packets: Iterator[bytes], chance: random.Random) -> Iterator[bytes
 
 
 def fleet(content: bytes, size: int) -> Iterator[bytes]:
-    """Phones that come and go until `size` bytes are written; those there then finish."""
+    """Phones that come and go until `size` bytes are written, about half of them downloads."""
+    downloads = max(size // (2 * FIRMWARE), 1)
     chance = random.Random(2)
     number = written = 0
     present: list[Iterator[bytes]] = []
     while present or written < size:
         while len(present) < PHONES and written < size:
-            present.append(disturbed(life_of(number, content), chance))
+            present.append(disturbed(life_of(number, content, downloads), chance))
             number += 1
         gone = []
         for phone in present:
