@@ -19,8 +19,8 @@ from dissectors.cabinet.source import Readable, Source, as_source
 from dissectors.cabinet.values import Folder, Header, Member
 from dissectors.errors import DissectError, LimitExceeded
 
-MAX_HAZARDS = 20
-"""Problems about names listed one by one."""
+MAX_LISTED = 20
+"""Problems of one sort told one by one."""
 DEFAULT = Budget()
 
 
@@ -169,11 +169,16 @@ class Contents:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The cabinet's problems and those that decoding found, each once."""
+        """The cabinet's problems and those that decoding found: each once, MAX_LISTED of them one by one."""
         faults = Counter(str(content.fault) for content in self.members if content.fault is not None)
-        listed = set(self.cabinet.problems)
-        found = (f"{fault} ({count} members)" if count > 1 else fault for fault, count in faults.items())
-        return (*self.cabinet.problems, *(problem for problem in found if problem not in listed))
+        known = " ".join(self.cabinet.problems)
+        found = [
+            f"{fault} ({count} members)" if count > 1 else fault
+            for fault, count in faults.items()
+            if fault not in known
+        ]
+        more = (f"{len(found) - MAX_LISTED} more problems of members",) if len(found) > MAX_LISTED else ()
+        return (*self.cabinet.problems, *found[:MAX_LISTED], *more)
 
     def to_json(self) -> dict[str, Any]:
         """What `decode --json` prints for a cabinet, but for the meaning of the signature."""
@@ -186,7 +191,7 @@ def _faults(directory: Directory) -> Iterator[str]:
         if folder.fault is not None:
             yield f"folder {folder.index}: {folder.fault}"
     odd = [member for member in directory.members if name_hazards(member.name)]
-    for member in odd[:MAX_HAZARDS]:
+    for member in odd[:MAX_LISTED]:
         yield f"member {member.display!r} {', '.join(name_hazards(member.name))}"
-    if len(odd) > MAX_HAZARDS:
-        yield f"{len(odd) - MAX_HAZARDS} more members with misleading names"
+    if len(odd) > MAX_LISTED:
+        yield f"{len(odd) - MAX_LISTED} more members with misleading names"
