@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,11 +20,16 @@ import sqlalchemy as sa
 
 from captures.bodies import Incoming
 from captures.exchange import Exchange, bodies_of
+from captures.journal_file import Journal
+from captures.privacy import Stored, stored
+from captures.retention import Keep, due
 from captures.store import Store, StoreError
 
 MAX_QUEUED_BYTES = 64 << 20  # body bytes waiting for the disk
 MAX_QUEUED_EXCHANGES = 20_000
 MAX_BATCH = 500  # exchanges in one transaction
+LOOK_EVERY = 60.0  # seconds an idle recording waits before it looks at its age and size
+FOREVER = Keep()
 
 Acknowledge = Callable[[bool], None]
 
@@ -84,9 +92,19 @@ class _Row:
 class Recording:
     """A store that is being written. Calls are cheap and never raise for a failing disk; `lost` counts by cause."""
 
-    def __init__(self, folder: Path, observer: Observer | None = None) -> None:
-        """Open or make the recording. Raises `StoreError`."""
+    def __init__(
+        self, folder: Path, observer: Observer | None = None, keep: Keep = FOREVER, setting: Stored = "full"
+    ) -> None:
+        """Open or make the recording. `keep` limits it by age and size, `setting` says what is stored at all.
+
+        Raises `StoreError`.
+        """
         self.store = Store.create(folder)
+        self.journal_failed = False  # nothing should be rewritten meanwhile: nobody could tell later
+        self._journal = Journal(self.store)
+        self._keep = keep
+        self._setting = setting
+        self._looked: datetime | None = None
         self.lost: Counter[str] = Counter()
         self.on_trouble: Callable[[str], None] = lambda _message: None
         try:
@@ -109,7 +127,7 @@ class Recording:
     def chunk(self, body: StreamedBody, data: bytes) -> None:
         """Hand over the next piece. If the disk cannot keep up, the whole body is left out of the recording."""
         with self._changed:
-            if body.lost:
+            if body.lost or self._setting != "full":
                 return
             if self._waiting_bytes + len(data) > MAX_QUEUED_BYTES:
                 body.lost = True
@@ -150,15 +168,36 @@ class Recording:
             self.on_trouble(f"not recorded: {what}")
 
     def _run(self) -> None:
-        while batch := self._next_batch():
-            try:
-                self._write(batch)
-            except Exception as error:  # noqa: BLE001 - a fault here may cost a batch, never the recording
-                with self._changed:
-                    self._lose(f"exchanges: {error!r}")
+        self._guarded(self._catch_up)
+        while (batch := self._next_batch()) or not self._closing:
+            self._guarded(partial(self._write, batch))
+            self._guarded(self._expire)
+        self._journal.file.close()
         self.store.close()
         if self._observer is not None:
             self._observer.close()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - a fault here may cost a batch, never the recording
+            with self._changed:
+                self._lose(f"exchanges: {error!r}")
+
+    def _expire(self) -> None:
+        now = datetime.now(UTC)
+        if not (self._keep and due(self._looked, now)):
+            return
+        self._looked = now
+        try:
+            with self._journal.file.locked():
+                expired = self.store.expire(self._keep.older_than(now), self._keep.bytes, now)
+                if expired.exchanges:
+                    entry = {"entry": "expired", "through": expired.through, "exchanges": expired.exchanges}
+                    self._journal.file.append([entry])
+        except (OSError, sa.exc.SQLAlchemyError) as error:
+            with self._changed:
+                self._lose(f"the removal of old exchanges: {_reason(error)}")
 
     def _write(self, batch: list[_Chunk | _End | _Row]) -> None:
         rows = [item for item in batch if isinstance(item, _Row)]
@@ -170,7 +209,7 @@ class Recording:
 
     def _next_batch(self) -> list[_Chunk | _End | _Row]:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing)
+            self._changed.wait_for(lambda: self._queue or self._closing, LOOK_EVERY if self._keep else None)
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
             self._waiting_bytes -= sum(len(item.data) for item in batch if isinstance(item, _Chunk))
             self._waiting_rows -= sum(isinstance(item, _Row) for item in batch)
@@ -197,23 +236,66 @@ class Recording:
                 _drop_quietly(body.incoming)
 
     def _commit(self, rows: list[_Row]) -> None:
+        with self._journal_lock() as locked:
+            indexes = self._store_rows(rows)
+            if indexes and locked:
+                self._journal_rows([replace(row.exchange, index=n) for n, row in zip(indexes, rows, strict=True)])
+        for row in rows:
+            row.acknowledge(bool(indexes))
+        for row in rows if indexes and self._observer is not None else ():
+            self._observe(row.exchange)
+
+    def _store_rows(self, rows: list[_Row]) -> list[int]:
         try:
-            for row in rows:
-                for body in bodies_of(row.exchange):
+            exchanges = [stored(row.exchange, self._setting) for row in rows]
+            for exchange in exchanges:
+                for body in bodies_of(exchange):
                     if body.data:
                         self.store.bodies.put(body.sha256, body.data)
                     if body.encoded and body.encoded_sha256:
                         self.store.bodies.put(body.encoded_sha256, body.encoded)
-            self.store.add([row.exchange for row in rows])
-            recorded = True
+            return self.store.add(exchanges)
         except (OSError, sa.exc.SQLAlchemyError) as error:
-            recorded = False
             with self._changed:
-                self._lose(f"exchanges: {str(getattr(error, 'orig', None) or error).splitlines()[0]}")
-        for row in rows:
-            row.acknowledge(recorded)
-        for row in rows if recorded and self._observer is not None else ():
-            self._observe(row.exchange)
+                self._lose(f"exchanges: {_reason(error)}")
+            return []
+
+    @contextmanager
+    def _journal_lock(self) -> Iterator[bool]:
+        """Hold the journal's lock while something is committed; without it recording goes on, unjournalled."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._journal.file.locked())
+                locked = True
+            except OSError as error:
+                locked = False
+                self._journal_trouble(error)
+            yield locked
+
+    def _journal_rows(self, exchanges: list[Exchange]) -> None:
+        try:
+            if self.journal_failed:
+                self._journal.catch_up()
+            else:
+                self._journal.write(exchanges)
+            self.journal_failed = False
+        except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
+            self._journal_trouble(error)
+
+    def _catch_up(self) -> None:
+        try:
+            with self._journal.file.locked():
+                self._journal.catch_up()
+        except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
+            self._journal_trouble(error)
+        if self._journal.file.torn:
+            with self._changed:
+                self._lose(f"the torn end of the journal ({self._journal.file.torn} bytes): the chain goes on after it")
+
+    def _journal_trouble(self, error: Exception) -> None:
+        self.journal_failed = True
+        with self._changed:
+            self._lose(f"in the journal: {_reason(error)}")
 
     def _observe(self, exchange: Exchange) -> None:
         try:
@@ -222,6 +304,10 @@ class Recording:
         except (OSError, ValueError) as error:
             with self._changed:
                 self._lose(f"packets: {error}")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 def _drop_quietly(incoming: Incoming) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -193,7 +193,7 @@ class Store:
             needed = set(connection.execute(sa.select(BODY_USES.c.sha256).distinct()).scalars())
             return self.bodies.remove_stale(needed, (now - GRACE).timestamp())
 
-    def exchanges(self, after: int = 0) -> Iterator[Exchange]:
+    def exchanges(self, after: int = 0) -> Generator[Exchange, None, None]:
         """The recorded exchanges in the order they ended, those with an index above `after`.
 
         Raises `StoreError` where the database turns out to be damaged.

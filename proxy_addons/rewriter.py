@@ -14,7 +14,7 @@ from dissectors.coding import decode_body, encode_body, parse_codings
 from dissectors.update_check import Offer, UpdateAnswer, UpdateCheck
 from dissectors.vocabulary import Vocabulary
 from dissectors.xml_body import Field
-from proxy_addons.policy import Decision, Phone, decide, package_url
+from proxy_addons.policy import Decision, Phone, Situation, decide, package_url
 from proxy_addons.rules import HeaderEdits, Rules
 
 LEAVE = Decision("leave", "not an update check")
@@ -64,8 +64,17 @@ class Rewriter:
     limit: int
     dry_run: bool = False
 
-    def check(self, raw: bytes, headers: Headers) -> Checked:
-        """Decode a request to the update handler, decide, and report another version where the rules say so."""
+    def check(
+        self,
+        raw: bytes,
+        headers: Headers,
+        address: str | None = None,
+        situate: Callable[[Phone], Situation] = lambda _phone: Situation(),
+    ) -> Checked:
+        """Decode a request to the update handler, decide, and report another version where the rules say so.
+
+        `address` is the phone's; `situate` is asked what else the decision depends on, once the phone is known.
+        """
         decoded, problem = self._decoded(raw, headers)
         if decoded is None:
             return Checked(Edited.untouched(raw, problem))
@@ -74,9 +83,9 @@ class Rewriter:
             check = UpdateCheck.decode(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
             return Checked(replace(untouched, problems=(f"request not decoded as an update check: {error}",)))
-        phone = phone_of(check)
-        decision = decide(self.rules, phone)
-        untouched = replace(untouched, facts=(check.to_json(), {**decision.to_json(), "dry_run": self.dry_run}))
+        phone = replace(phone_of(check), address=address)
+        decision = decide(self.rules, phone, situate(phone))
+        untouched = replace(untouched, facts=(check.to_json(), self._fact(decision)))
         if decision.report is None or self.dry_run:
             return Checked(untouched, decision, phone)
         report = decision.report
@@ -84,6 +93,9 @@ class Rewriter:
         timestamp = report.timestamp if any(module.timestamp for module in check.modules) else None
         edited = _edit(untouched, headers, "report", lambda: check.with_reported(report.version, timestamp))
         return Checked(edited, decision, phone)
+
+    def _fact(self, decision: Decision) -> Fact:
+        return {**decision.to_json(), "dry_run": self.dry_run, "rules_sha256": self.rules.sha256 or None}
 
     def answer(self, raw: bytes, headers: Headers, checked: Checked, authority: str) -> Edited:
         """Decode the answer to an update check and put an offer into it where the decision says so.
@@ -157,6 +169,7 @@ def phone_of(check: UpdateCheck) -> Phone:
         version=versions.pop() if len(versions) == 1 else None,
         mac=check.mac_address,
         serial=text(check.serial),
+        status=check.update_status,
     )
 
 

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,7 +68,7 @@ def test_reading_works_while_the_recording_grows(tmp_path: Path) -> None:
     writer = Store.create(tmp_path / "rec")
     writer.add([an_exchange("one")])
     reader = Store.open(tmp_path / "rec")
-    reading = cast(Generator[Exchange, None, None], reader.exchanges())
+    reading = reader.exchanges()
     assert next(reading).problems == ("one",)
     writer.add([an_exchange("two")])
     reading.close()
