@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
@@ -19,14 +20,18 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+from captures.exchange import Exchange
 from captures.pcap_mirror import PcapMirror
+from captures.phones import exchanges_of_phones
 from captures.recording import Recorder, Recording, StoreError
 from dissectors import DissectError
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
-from proxy_addons import contentviews
+from proxy_addons import contentviews, phone_events
 from proxy_addons.failures import Failures, fail_open, fail_open_async
-from proxy_addons.flows import body_length, headers_of
+from proxy_addons.flows import body_length, headers_of, moment
+from proxy_addons.history import KEPT_FOR, Histories
+from proxy_addons.policy import Phone, Situation
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules, RulesError
 from proxy_addons.streams import Hold, Tee
@@ -46,6 +51,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_pcap", TEXT, None, "Also write the phones' side of the recording as a packet capture."),
     ("upshim_profile", TEXT, None, "Vocabulary (TOML) added to the built-in one."),
     ("upshim_dry_run", bool, False, "Decide and record, but change nothing."),
+    ("upshim_kill_switch", TEXT, None, "While this file exists nothing is rewritten."),
     ("upshim_body_limit", int, BODY_LIMIT, "Bytes up to which an update check is decoded."),
     ("upshim_upstream", Sequence[str], [], "host:port that may be connected to, beside that of --mode."),
 )
@@ -59,6 +65,10 @@ class Upshim:
         self.recording: Recorder | None = None
         self.rewriter = Rewriter(Rules(), Vocabulary.default(), BODY_LIMIT)
         self.upstreams = Upstreams()
+        self.histories: Histories | None = Histories()  # None where what a recording tells could not be read
+        self.stopped = False  # by signal or command
+        self.kill_switch: str | None = None
+        self._fetching: WeakKeyDictionary[http.HTTPFlow, str] = WeakKeyDictionary()
         self._watches: WeakKeyDictionary[http.HTTPFlow, Watch] = WeakKeyDictionary()
         self._stamps: Stamps = ()
         self._looking: asyncio.Task[None] | None = None
@@ -74,6 +84,8 @@ class Upshim:
         options = ctx.options
         if updated & {"upshim_rules", "upshim_profile", "upshim_dry_run", "upshim_body_limit"}:
             self._load_rewriter()
+        if "upshim_kill_switch" in updated:
+            self.kill_switch = options.upshim_kill_switch
         if updated & {"mode", "upshim_upstream"}:
             try:
                 self.upstreams = Upstreams.of(options.mode, options.upshim_upstream)
@@ -106,6 +118,25 @@ class Upshim:
             # After start-up an error in the log ends nothing.
             logger.error("upshim: the old rules stay in force: %s", error)  # noqa: TRY400 - a mistake in a file, not in us
             self.failures.counts["rules refused"] += 1
+
+    def toggle(self) -> None:
+        """Switch all rewriting off, or on again, from the next exchange on."""
+        self.stopped = not self.stopped
+        logger.warning("upshim: rewriting is switched %s", "off" if self.stopped else "on")
+
+    def why_stopped(self) -> str:
+        """What has switched all rewriting off; blank where nothing has."""
+        if self.stopped:
+            return "switched off by signal"
+        path = self.kill_switch
+        try:
+            if path and Path(path).expanduser().lstat():
+                return f"{path} exists"
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except OSError as error:
+            return f"{path} cannot be looked at: {error.strerror}"  # better stopped for nothing than not stopped
+        return ""
 
     async def _look_after_files(self) -> None:
         while True:
@@ -143,6 +174,7 @@ class Upshim:
             ) from error
         recording.on_trouble = partial(self.failures.note, "recording")
         self.recording = recording
+        self.histories = history_of(recording)
 
     @fail_open
     def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -160,6 +192,7 @@ class Upshim:
         is_check = request.method == "POST" and classify(path_of(request.path)) is Resource.UPDATE_HANDLER
         watch = Watch(is_check, Message(headers_of(request)))
         self._watches[flow] = watch
+        self._look_for_fetch(flow)
         try:
             length = body_length(request)
         except ValueError as error:
@@ -170,7 +203,7 @@ class Upshim:
         elif not is_check:
             watch.request.stream = request.stream = self._tee()
         elif length is None:
-            watch.request.stream = request.stream = self._hold(partial(self._check_held, watch))
+            watch.request.stream = request.stream = self._hold(partial(self._check_held, watch, flow))
         elif length <= self.rewriter.limit:
             request.stream = False
         else:
@@ -186,9 +219,8 @@ class Upshim:
         raw = flow.request.raw_content or b""
         if not raw:
             return
-        checked = self._check(watch, raw)
-        edits = checked.decision.rule.request_headers if checked.decision.rule else HeaderEdits()
-        self._commit(flow.request, watch.request, edits)
+        checked = self._check(watch, flow, raw)
+        self._commit(flow.request, watch.request, checked.decision.request_headers)
 
     @fail_open
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -247,9 +279,43 @@ class Upshim:
     def _hold(self, edit: Any) -> Hold:
         return Hold(self.failures, self.rewriter.limit, edit, self._tee())
 
-    def _check(self, watch: Watch, raw: bytes) -> Checked:
+    def _look_for_fetch(self, flow: http.HTTPFlow) -> None:
+        request, (address, *_) = flow.request, flow.client_conn.peername
+        now = moment(request.timestamp_start)
+        if self.histories is not None:
+            identity = phone_events.fetching(self.histories, request.method, request.path, address, now)
+            if identity is not None:
+                self._fetching[flow] = identity
+
+    def _note_end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Tell the history what came of an update check or a download."""
+        identity = self._fetching.pop(flow, None)
+        if self.histories is None:
+            return
         try:
-            checked = self.rewriter.check(raw, watch.request.headers)
+            if identity is not None:
+                phone_events.fetched(self.histories, identity, exchange)
+            else:
+                phone_events.answered(self.histories, exchange)
+        except Exception as error:  # noqa: BLE001 - the record of an exchange does not depend on it
+            self.failures.exception(error)
+
+    def _decide(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> Checked:
+        # Local time, for rules speak of times of day; that of the exchange, so that a replay decides as of then.
+        now = moment(flow.request.timestamp_start).astimezone()
+
+        def situate(phone: Phone) -> Situation:
+            return phone_events.situation(self.histories, phone, now, self.why_stopped())
+
+        checked = self.rewriter.check(raw, watch.request.headers, flow.client_conn.peername[0], situate)
+        if checked.phone is not None and self.histories is not None:
+            decision, dry_run = checked.decision, self.rewriter.dry_run
+            phone_events.decided(self.histories, checked.phone, now, decision, dry_run=dry_run)
+        return checked
+
+    def _check(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> Checked:
+        try:
+            checked = self._decide(watch, flow, raw)
         except Exception as error:  # noqa: BLE001 - a decoder's fault costs the decoding, not the exchange or its record
             self.failures.exception(error)
             checked = Checked(Edited.untouched(raw, "request not decoded: fault in upshim"))
@@ -259,9 +325,9 @@ class Upshim:
             log_decision(checked, dry_run=self.rewriter.dry_run)
         return checked
 
-    def _check_held(self, watch: Watch, raw: bytes) -> bytes:
-        checked = self._check(watch, raw)
-        if checked.decision.rule is not None and checked.decision.rule.request_headers != HeaderEdits():
+    def _check_held(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> bytes:
+        checked = self._check(watch, flow, raw)
+        if checked.decision.request_headers != HeaderEdits():
             watch.problems.append("request headers not edited: they were sent before the chunked body was complete")
         return checked.body.sent
 
@@ -287,8 +353,7 @@ class Upshim:
             self.failures.note(cause, detail)
 
     def _response_edits(self, watch: Watch) -> HeaderEdits:
-        rule = watch.checked.decision.rule if watch.checked is not None else None
-        return rule.response_headers if rule is not None else HeaderEdits()
+        return watch.checked.decision.response_headers if watch.checked is not None else HeaderEdits()
 
     def _commit(self, message: http.Message, ours: Message, edits: HeaderEdits) -> None:
         """Put what was computed into mitmproxy's message: one assignment for the body, one for the headers."""
@@ -307,10 +372,11 @@ class Upshim:
 
     async def _record(self, flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> None:
         del self._watches[flow]
+        exchange = exchange_of(flow, watch, complete=complete)
+        self._note_end(flow, exchange)
         recording = self.recording
         if recording is None:
             return
-        exchange = exchange_of(flow, watch, complete=complete)
         loop = asyncio.get_running_loop()
         recorded: asyncio.Future[None] = loop.create_future()
 
@@ -329,6 +395,18 @@ def settle(future: asyncio.Future[None]) -> None:
     """Resolve a future that may have been given up."""
     if not future.done():
         future.set_result(None)
+
+
+def history_of(recording: Recording) -> Histories | None:
+    """The history of the phones in a recording; None where it cannot be read."""
+    histories = Histories()
+    try:
+        since = datetime.now().astimezone() - KEPT_FOR
+        phone_events.rebuild(histories, exchanges_of_phones(recording.store, since))
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, traffic must flow
+        logger.warning("upshim: nothing is offered to any phone: their history cannot be read: %s", error)
+        return None
+    return histories
 
 
 Stamps = tuple[tuple[int, int, int] | None, ...]

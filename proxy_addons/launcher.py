@@ -36,6 +36,7 @@ class Launch:
     profile: Path | None = None
     pcap: Path | None = None
     dry_run: bool = False
+    kill_switch: Path | None = None
     body_limit: int | None = None
 
 
@@ -64,6 +65,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             upshim_profile=as_option(launch.profile),
             upshim_pcap=as_option(launch.pcap),
             upshim_dry_run=launch.dry_run,
+            upshim_kill_switch=as_option(launch.kill_switch),
             **({} if launch.body_limit is None else {"upshim_body_limit": launch.body_limit}),
         )
         if not await server.setup_servers():
@@ -80,6 +82,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, master.shutdown)
         loop.add_signal_handler(signal.SIGHUP, addon.reload)
+    loop.add_signal_handler(signal.SIGUSR1, addon.toggle)
     ready([(str(address[0]), int(address[1])) for address in server.listen_addrs()], master.shutdown)
     await master.run()
     await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process

@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pcap", type=Path, metavar="FILE", help="also write the phones' side as a packet capture")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="vocabulary added to the built-in one (TOML)")
     parser.add_argument("--dry-run", action="store_true", help="decide and record, but change nothing")
+    parser.add_argument(
+        "--kill-switch",
+        type=Path,
+        metavar="FILE",
+        help="while this file exists nothing is rewritten (SIGUSR1 switches too)",
+    )
     parser.add_argument("--body-limit", type=int, metavar="BYTES", help="decode update checks up to this size")
     parser.add_argument("--state", type=Path, metavar="DIR", help="where certificates are kept")
     parser.add_argument("--verbose", action="store_true", help="log connections too")
@@ -58,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         profile=args.profile,
         pcap=args.pcap,
         dry_run=args.dry_run,
+        kill_switch=args.kill_switch,
         body_limit=args.body_limit,
     )
 

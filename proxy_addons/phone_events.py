@@ -1,0 +1,147 @@
+"""From exchanges to the events a history is fed with: the same for live traffic and for a recording read again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from captures.exchange import Exchange, Request, Response, header
+from dissectors import DissectError
+from dissectors.update_status import LastUpdateStatus
+from dissectors.update_urls import PackagePath, Resource, classify
+from dissectors.version import Version
+from proxy_addons.history import Download, Histories, identity_of
+from proxy_addons.interlocks import Situation
+from proxy_addons.phone import Phone
+from proxy_addons.policy import Decision
+
+_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII | re.IGNORECASE)
+ACTIONS = ("report", "offer")
+
+
+def situation(histories: Histories | None, phone: Phone, now: datetime, stopped: str) -> Situation:
+    """What to decide by, the check itself being part of the history already."""
+    identity = identity_of(phone.mac, phone.serial, phone.address)
+    if histories is not None and identity is not None:
+        histories.checked(identity, now, version=phone.version, address=phone.address, status=phone.status)
+    return Situation(now, histories, stopped)
+
+
+def decided(histories: Histories, phone: Phone, now: datetime, decision: Decision, *, dry_run: bool) -> None:
+    """A decision has been made."""
+    identity = identity_of(phone.mac, phone.serial, phone.address)
+    if identity is not None:
+        acts = decision.action in ACTIONS and not dry_run
+        histories.decided(identity, now, decision.action, decision.rule.name if acts and decision.rule else "")
+
+
+def answered(histories: Histories, exchange: Exchange) -> None:
+    """The exchange of an update check is over; anything else is ignored."""
+    facts = {fact["fact"]: fact for fact in reversed(exchange.facts)}
+    check, decision, answer = (facts.get(name) for name in ("update-check", "decision", "update-answer"))
+    if check is None or (identity := _identity(check, exchange)) is None:
+        return
+    now = exchange.ended
+    action, rule, path = (str(decision[name] or "") for name in ("action", "rule", "path")) if decision else ("",) * 3
+    offered = [version for one in answer["offers"] if not one["empty"]
+               for version in (_version(one["offered_version"]),)] if answer else []  # fmt: skip
+    ours = bool(decision) and action in ACTIONS and not (decision or {}).get("dry_run")
+    if ours and action == "offer" and _changed(exchange.response, exchange.rewritten_response):
+        offered = [_version((decision or {})["version"])]
+    elif ours and (action == "offer" or not _changed(exchange.request, exchange.rewritten_request)):
+        # Decided, but not done: what the server offers is its own idea.
+        histories.answered(identity, now, rule=rule, offers=False, version=None)
+        ours = False
+    histories.answered(
+        identity,
+        now,
+        rule=rule if ours else "",
+        path=path if ours else "",
+        offers=bool(offered),
+        version=offered[0] if offered else None,
+    )
+
+
+def fetching(histories: Histories, method: str, target: str, address: str, now: datetime) -> str | None:
+    """A request begins; returns the phone's identity where it fetches a file of an update and can be told."""
+    if method != "GET" or classify(target) is not Resource.FIRMWARE_FILE:
+        return None
+    try:
+        return histories.fetching(address, PackagePath.parse(target).version, now)
+    except DissectError:
+        return None
+
+
+def fetched(histories: Histories, identity: str, exchange: Exchange) -> None:
+    """The fetch that `fetching` named a phone for is over."""
+    package = PackagePath.parse(exchange.request.target)
+    complete, resumed = _had(exchange)
+    download = Download(exchange.ended, package.version, package.file_name, complete, resumed)
+    histories.fetched(identity, exchange.ended, download)
+
+
+def rebuild(histories: Histories, exchanges: Iterable[Exchange]) -> None:
+    """Feed a history with recorded exchanges, in the order they ended."""
+    for exchange in exchanges:
+        _check_again(histories, exchange)
+        address = address_of(exchange.client)
+        identity = fetching(histories, exchange.request.method, exchange.request.target, address, exchange.started)
+        if identity is not None:
+            fetched(histories, identity, exchange)
+
+
+def address_of(endpoint: str) -> str:
+    """The address of `ip:port` or `[ip]:port`."""
+    return endpoint.rpartition(":")[0].strip("[]")
+
+
+def _check_again(histories: Histories, exchange: Exchange) -> None:
+    facts = {fact["fact"]: fact for fact in reversed(exchange.facts)}
+    check, decision = facts.get("update-check"), facts.get("decision")
+    if check is None or (identity := _identity(check, exchange)) is None:
+        return
+    versions = {module.get("version") for module in check["modules"]} - {None}
+    status = check.get("update_status")
+    histories.checked(
+        identity,
+        exchange.started,
+        version=_version(versions.pop()) if len(versions) == 1 else None,
+        address=address_of(exchange.client),
+        status=LastUpdateStatus.parse(status["text"]) if status else None,
+    )
+    if decision is not None:
+        acts = decision["action"] in ACTIONS and not decision.get("dry_run")
+        histories.decided(identity, exchange.started, decision["action"], str(decision["rule"]) if acts else "")
+    answered(histories, exchange)
+
+
+def _identity(check: Any, exchange: Exchange) -> str | None:
+    return identity_of(check["mac_address"], check["serial"], address_of(exchange.client))
+
+
+def _version(text: str | None) -> Version | None:
+    try:
+        return Version.parse(text or "")
+    except DissectError:
+        return None
+
+
+def _changed(message: Request | Response | None, rewritten: Request | Response | None) -> bool:
+    """Whether the body went on as another one."""
+    return message is not None and rewritten is not None and message.body.sha256 != rewritten.body.sha256
+
+
+def _had(exchange: Exchange) -> tuple[bool, bool]:
+    """Whether a phone had all of a file after this fetch, and whether it had asked for the rest only."""
+    response = exchange.response
+    if response is None:
+        return False, False
+    if response.status != 206:
+        return exchange.complete and response.status == 200, False
+    match = _CONTENT_RANGE.fullmatch((header(response.headers, "content-range") or "").strip())
+    if match is None:
+        return False, False
+    first, last, size = (int(number) for number in match.groups())
+    return exchange.complete and last + 1 == size, first > 0
