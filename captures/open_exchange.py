@@ -116,7 +116,9 @@ class Recorder:
     as the bounds on waiting allow.
     """
 
-    def __init__(self, capture: str, hold: int, files: BodyFiles | None, counts: Counter[str]) -> None:
+    def __init__(
+        self, capture: str, hold: int, files: BodyFiles | None, counts: Counter[str], *, ordered: bool = True
+    ) -> None:
         self.capture = capture
         self.hold = hold
         self.files = files
@@ -124,6 +126,7 @@ class Recorder:
         self.joiner = ObjectJoiner(capture, files)
         self.ready: deque[Exchange] = deque()
         self.on_exchange: Callable[[Exchange], None] = lambda _exchange: None
+        self._ordered = ordered
         self._begun = 0
         self._next = 0
         self._held: dict[int, Exchange] = {}
@@ -140,7 +143,7 @@ class Recorder:
         self.counts["exchanges"] += 1
         if not exchange.complete:
             self.counts["exchanges incomplete"] += 1
-        if exchange.index < self._next:
+        if exchange.index < self._next or not self._ordered:
             self.ready.append(exchange)
             return
         self._held[exchange.index] = exchange

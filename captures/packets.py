@@ -62,10 +62,16 @@ class PacketReader:
     """Reads packets of any origin: a file, or an interface."""
 
     def __init__(
-        self, capture: str, options: ReadOptions, *, datagrams: Datagrams | None = None, claims: tuple[Claim, ...] = ()
+        self,
+        capture: str,
+        options: ReadOptions,
+        *,
+        ordered: bool = True,
+        datagrams: Datagrams | None = None,
+        claims: tuple[Claim, ...] = (),
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self.recorder = Recorder(capture, options.hold, options.bodies, self.counts)
+        self.recorder = Recorder(capture, options.hold, options.bodies, self.counts, ordered=ordered)
         self.table = TcpTable(self._converse, self.counts)
         self._defragmenter = Defragmenter(self.counts)
         self._datagrams = datagrams

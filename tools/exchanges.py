@@ -4,6 +4,7 @@ Examples:
   upshim exchanges /var/lib/upshim/rec
   upshim exchanges --json capture.pcapng.gz | jq 'select(.problems != [])'
   upshim exchanges capture.pcap --extract bodies
+  upshim exchanges --interface eth0 --seconds 60
 
 With --json: one object per exchange, then one per object joined from partial answers, then one per capture.
 Credentials are shown as their scheme and length unless --secrets is given.
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from captures.bodies import BodyFiles
@@ -25,11 +28,15 @@ from captures.redaction import redacted
 from captures.sources import Item, ReadOptions, read_exchanges
 from tools.errors import EXIT_OK, EXIT_PROBLEM, EXIT_UNUSABLE, UnusableInput
 from tools.fact_words import words
+from tools.options import above_zero
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("captures", type=Path, nargs="+", metavar="CAPTURE", help="a capture file or a recording")
+    parser.add_argument("captures", type=Path, nargs="*", metavar="CAPTURE", help="a capture file or a recording")
+    parser.add_argument("--interface", metavar="IF", help="listen on a network interface instead, until interrupted")
+    parser.add_argument("--seconds", type=float, metavar="N", help="with --interface: stop after so long")
+    parser.add_argument("--packets", type=int, metavar="N", help="with --interface: stop after so many")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.add_argument("--extract", type=Path, metavar="DIR", help="write every body there, named by its sha256")
     parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets in SSLKEYLOGFILE form")
@@ -38,12 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List everything; a capture that cannot be read is named, and the others are still listed."""
+    if bool(args.interface) == bool(args.captures):
+        raise UnusableInput("expected either captures or --interface")
     options = ReadOptions(bodies=body_files(args.extract), keylog=args.keylog)
     shown = JsonLines(secrets=args.secrets) if args.json else Lines()
     code = EXIT_OK
-    for path in args.captures:
+    for source in sources_of(args, options):
         try:
-            for item in read_exchanges(path, options, facts_of):
+            for item in source:
                 shown.show(item)
                 if isinstance(item, CaptureSummary) and item.damaged:
                     code = max(code, EXIT_PROBLEM)
@@ -51,7 +60,24 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
             print(f"upshim exchanges: {error}", file=sys.stderr)
             code = EXIT_UNUSABLE
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # the disk that bodies are extracted to
+            raise UnusableInput(f"{error.filename or args.extract}: {error.strerror}") from error
     return code
+
+
+def sources_of(args: argparse.Namespace, options: ReadOptions) -> Iterator[Iterator[Item]]:
+    """What is to be read, one after the other."""
+    if args.interface:
+        from captures.live import read_live  # noqa: PLC0415 - needs scapy
+
+        seconds = None if args.seconds is None else above_zero("--seconds", args.seconds)
+        packets = None if args.packets is None else int(above_zero("--packets", args.packets))
+        live = read_live(args.interface, options, seconds, packets)
+        yield (replace(one, facts=facts_of(one)) if isinstance(one, Exchange) else one for one in live)
+    for path in args.captures:
+        yield read_exchanges(path, options, facts_of)
 
 
 def body_files(folder: Path | None) -> BodyFiles | None:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import http.client
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from captures.errors import CaptureError
+from captures.exchange import Exchange
+from captures.items import CaptureSummary
+from captures.live import listen, read_live
+from captures.sources import ReadOptions
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a packet socket needs root")
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@needs_root
+def test_an_exchange_on_loopback_is_seen_while_it_happens(port: int) -> None:
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", "/seen")
+            connection.getresponse().read()
+            connection.close()
+            stop.wait(0.05)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        live = read_live("lo", ReadOptions(), seconds=20, packets=None)
+        here = f"127.0.0.1:{port}"
+        seen = next(one for one in live if isinstance(one, Exchange) and one.server == here and one.complete)
+        live.close()  # type: ignore[attr-defined]
+    finally:
+        stop.set()
+        asking.join()
+    assert (seen.request.target, seen.response and seen.response.body.data) == ("/seen", b"hello")
+
+
+@needs_root
+def test_it_ends_by_itself() -> None:
+    *_, summary = read_live("lo", ReadOptions(), seconds=0.05, packets=None)
+    assert isinstance(summary, CaptureSummary)
+    assert list(listen("lo", None, 0)) == []
+
+
+def test_an_unknown_interface_is_one_line() -> None:
+    with pytest.raises(CaptureError, match="nowhere0: no such network interface"):
+        list(listen("nowhere0", 1, None))
