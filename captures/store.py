@@ -183,6 +183,12 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(IDENTITIES.delete().where(IDENTITIES.c.pseudonym.in_(pseudonyms)))
 
+    def unneeded_bodies(self) -> int:
+        """How many body files no exchange needs, or not yet. Raises `SQLAlchemyError`, `OSError`."""
+        with self._engine.connect() as connection:
+            needed = set(connection.execute(sa.select(BODY_USES.c.sha256).distinct()).scalars())
+        return sum(path.name not in needed for path in self.bodies.folder.iterdir())
+
     def sweep_bodies(self, now: datetime) -> tuple[int, int]:
         """Remove body files that no exchange needs and that are older than the grace time; count and bytes.
 

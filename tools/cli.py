@@ -17,6 +17,8 @@ VERBS: dict[str, str] = {
     "proxy": "tools.proxy",
     "exchanges": "tools.exchanges",
     "decode": "tools.decode",
+    "forget": "tools.forget",
+    "journal": "tools.journal",
     "replay": "tools.replay",
     "convert": "tools.convert",
     "serve": "tools.serve",

@@ -1,0 +1,114 @@
+"""A journal held against the recording it belongs to: what the chain alone cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captures.errors import CaptureError
+from captures.journal import NOTHING, Entry, Fault, decision_entry, to_be_journalled, verify
+from captures.journal_file import JOURNAL
+from captures.store import Store
+
+# What an entry and its exchange must agree in; edits and headers may no longer be in the store.
+COMPARED = ("action", "rule", "reason", "version", "dry_run", "rules_sha256", "time", "connection")
+
+
+@dataclass(slots=True)
+class Audit:
+    """The outcome: `faults` are about lines of the journal, `problems` about what the store knows better."""
+
+    entries: int = 0
+    decisions: int = 0
+    late: int = 0
+    torn: int = 0
+    head: str = NOTHING
+    faults: list[Fault] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was found."""
+        return not self.faults and not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of `journal verify --json`."""
+        return {
+            "kind": "journal",
+            "good": self.good,
+            "entries": self.entries,
+            "decisions": self.decisions,
+            "late": self.late,
+            "torn": self.torn,
+            "head": self.head,
+            "faults": [{"line": fault.line, "what": fault.what} for fault in self.faults],
+            "problems": self.problems,
+        }
+
+
+def entries_of(folder: Path) -> Iterator[Entry | Fault]:
+    """The entries of a recording's journal. Raises `CaptureError` where there is none to be read."""
+    path = folder / JOURNAL
+    try:
+        with path.open("rb") as lines:
+            yield from verify(lines)
+    except OSError as error:
+        raise CaptureError(path, error) from error
+
+
+def audit(entries: Iterable[Entry | Fault], store: Store, noted: str | None = None) -> Audit:
+    """Check a journal against its store; `noted` is a head written down earlier, which must be in the chain.
+
+    A journal that was cut together with the store is found by a noted head only. Raises `StoreError`.
+    """
+    # The store first: what is committed while the journal is read has its entry behind what we looked for.
+    held = {exchange.index: exchange for exchange in store.exchanges() if to_be_journalled(exchange)}
+    found = Audit()
+    told: dict[int, str | None] = {}
+    heads = {NOTHING}
+    gone = store.expired_through()
+    absent: set[int] = set()
+    forgotten: set[int] = set()
+    for entry in entries:
+        if isinstance(entry, Fault):
+            found.faults.append(entry)
+            continue
+        found.entries, found.head = entry["n"], entry["hash"]
+        heads.add(entry["hash"])
+        if entry["entry"] == "torn":
+            found.torn += 1
+        elif entry["entry"] == "forgotten":
+            forgotten |= set(entry["exchanges"])
+        elif entry["entry"] == "decision":
+            found.decisions += 1
+            found.late += bool(entry.get("late"))
+            index = entry["exchange"]
+            told[index] = None
+            if index in held:
+                told[index] = _difference(entry, decision_entry(held[index], entry["phone"]))
+            else:
+                absent.add(index)
+        elif entry["entry"] == "expired":
+            gone = max(gone, entry["through"])
+    # Once more: it may have been recorded after the first look.
+    absent -= forgotten | set(store.decided()) if absent else set()
+    told |= {index: "neither in the store nor forgotten nor expired" for index in absent if index > gone}
+    found.problems += [f"exchange {index}: {what}" for index, what in sorted(told.items()) if what is not None]
+    if not found.faults:  # behind a fault nothing was read
+        found.problems += [f"exchange {index}: its entry is missing" for index in sorted(held.keys() - told.keys())]
+    if noted is not None and noted not in heads:
+        found.problems.append(f"the noted head {noted} is not in the chain: it was cut or written anew")
+    return found
+
+
+def _difference(entry: Entry, expected: Entry) -> str | None:
+    for name in COMPARED:
+        if entry.get(name) != expected[name]:
+            return f"the store says {name} {expected[name]!r}, the journal {entry.get(name)!r}"
+    ours, theirs = (
+        [(change["message"], change["original"], change["rewritten"]) for change in each["changes"]]
+        for each in (entry, expected)
+    )
+    return None if ours == theirs else "the store holds other changes"
