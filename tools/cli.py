@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "forget": "tools.forget",
     "journal": "tools.journal",
     "replay": "tools.replay",
+    "rules": "tools.rules",
     "convert": "tools.convert",
     "serve": "tools.serve",
     "phone": "tools.phone",
