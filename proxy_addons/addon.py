@@ -23,7 +23,9 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from captures.exchange import Exchange
 from captures.pcap_mirror import PcapMirror
 from captures.phones import exchanges_of_phones
+from captures.privacy import STORED, Stored
 from captures.recording import Recorder, Recording, StoreError
+from captures.retention import Keep
 from dissectors import DissectError
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
@@ -49,6 +51,9 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_rules", TEXT, None, "Rules file (TOML) that says what to rewrite."),
     ("upshim_record", TEXT, None, "Folder to record every exchange into."),
     ("upshim_pcap", TEXT, None, "Also write the phones' side of the recording as a packet capture."),
+    ("upshim_store", str, STORED[0], f"What is stored of an exchange: {', '.join(STORED)}."),
+    ("upshim_keep_days", int, 0, "Days after which recorded exchanges are removed; 0: never."),
+    ("upshim_keep_bytes", int, 0, "Bytes above which the oldest recorded exchanges are removed; 0: no limit."),
     ("upshim_profile", TEXT, None, "Vocabulary (TOML) added to the built-in one."),
     ("upshim_dry_run", bool, False, "Decide and record, but change nothing."),
     ("upshim_kill_switch", TEXT, None, "While this file exists nothing is rewritten."),
@@ -91,7 +96,7 @@ class Upshim:
                 self.upstreams = Upstreams.of(options.mode, options.upshim_upstream)
             except ValueError as error:
                 raise exceptions.OptionsError(str(error)) from error
-        if updated & {"upshim_record", "upshim_pcap"}:
+        if updated & {"upshim_record", "upshim_pcap", "upshim_store", "upshim_keep_days", "upshim_keep_bytes"}:
             self._close_recording()
             self._open_recording(options.upshim_record, options.upshim_pcap)
 
@@ -128,6 +133,8 @@ class Upshim:
         """What has switched all rewriting off; blank where nothing has."""
         if self.stopped:
             return "switched off by signal"
+        if isinstance(self.recording, Recording) and self.recording.journal_failed:
+            return "the journal cannot be written"
         path = self.kill_switch
         try:
             if path and Path(path).expanduser().lstat():
@@ -167,7 +174,7 @@ class Upshim:
             return
         try:
             mirror = PcapMirror(Path(pcap).expanduser()) if pcap else None
-            recording = Recording(Path(folder).expanduser(), mirror)
+            recording = Recording(Path(folder).expanduser(), mirror, *recording_settings())
         except (StoreError, OSError) as error:
             raise exceptions.OptionsError(
                 f"{reason(error)}: {pcap}" if isinstance(error, OSError) else str(error)
@@ -389,6 +396,16 @@ class Upshim:
             await asyncio.wait_for(recorded, ACKNOWLEDGE_WITHIN)
         except TimeoutError:
             self.failures.note("late record", f"an answer did not wait longer than {ACKNOWLEDGE_WITHIN} s")
+
+
+def recording_settings() -> tuple[Keep, Stored]:
+    """How long a recording keeps what, from the options. Raises `OptionsError`."""
+    options = ctx.options
+    if options.upshim_store not in STORED:
+        raise exceptions.OptionsError(f"upshim_store: expected {', '.join(STORED)}, found {options.upshim_store!r}")
+    if min(options.upshim_keep_days, options.upshim_keep_bytes) < 0:
+        raise exceptions.OptionsError("upshim_keep_days, upshim_keep_bytes: expected 0 or more")
+    return Keep(options.upshim_keep_days or None, options.upshim_keep_bytes or None), options.upshim_store
 
 
 def settle(future: asyncio.Future[None]) -> None:

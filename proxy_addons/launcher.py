@@ -38,6 +38,9 @@ class Launch:
     dry_run: bool = False
     kill_switch: Path | None = None
     body_limit: int | None = None
+    store: str = "full"
+    keep_days: int = 0
+    keep_bytes: int = 0
 
 
 async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable[[], None]], None]) -> None:
@@ -62,6 +65,9 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             http2=False,
             upshim_rules=as_option(launch.rules),
             upshim_record=as_option(launch.record),
+            upshim_store=launch.store,
+            upshim_keep_days=launch.keep_days,
+            upshim_keep_bytes=launch.keep_bytes,
             upshim_profile=as_option(launch.profile),
             upshim_pcap=as_option(launch.pcap),
             upshim_dry_run=launch.dry_run,

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=MODES, default="reverse", help="how phones reach upshim (default reverse)")
     parser.add_argument("--rules", type=Path, metavar="FILE", help="what to rewrite (TOML)")
     parser.add_argument("--record", type=Path, metavar="DIR", help="record every exchange into this folder")
+    parser.add_argument(
+        "--store", choices=("full", "no-bodies", "no-headers"), default="full", help="what is recorded (default full)"
+    )
+    parser.add_argument("--keep-days", type=int, default=0, metavar="N", help="remove what was recorded before that")
+    parser.add_argument("--keep-bytes", type=int, default=0, metavar="N", help="remove the oldest above this size")
     parser.add_argument("--pcap", type=Path, metavar="FILE", help="also write the phones' side as a packet capture")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="vocabulary added to the built-in one (TOML)")
     parser.add_argument("--dry-run", action="store_true", help="decide and record, but change nothing")
@@ -66,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
         kill_switch=args.kill_switch,
         body_limit=args.body_limit,
+        store=args.store,
+        keep_days=args.keep_days,
+        keep_bytes=args.keep_bytes,
     )
 
     def ready(addresses: list[tuple[str, int]], _stop: object) -> None:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mitmproxy import exceptions
+
+from captures.recording import Recording
+from captures.retention import Keep
+from proxy_addons.addon import Upshim, recording_settings
+from tests.proxy_addons.test_addon import in_mitmproxy
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({}, (Keep(), "full")),
+        ({"upshim_keep_days": 30, "upshim_store": "no-bodies"}, (Keep(30), "no-bodies")),
+        ({"upshim_keep_bytes": 10}, (Keep(None, 10), "full")),
+    ],
+)
+def test_options_become_settings(options: dict[str, Any], settings: tuple[Keep, str]) -> None:
+    async def test(_upshim: Upshim, _context: Any) -> None:
+        assert recording_settings() == settings
+
+    in_mitmproxy(test, **options)
+
+
+@pytest.mark.parametrize("wrong", [{"upshim_store": "some"}, {"upshim_keep_days": -1}, {"upshim_keep_bytes": -1}])
+def test_wrong_options_are_refused_in_one_line(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    async def test(upshim: Upshim, context: Any) -> None:
+        with pytest.raises(exceptions.OptionsError, match=next(iter(wrong))):
+            context.configure(upshim, upshim_record=str(tmp_path), **wrong)
+
+    in_mitmproxy(test)
+
+
+def test_nothing_is_rewritten_while_the_journal_cannot_be_written(tmp_path: Path) -> None:
+    async def test(upshim: Upshim, _context: Any) -> None:
+        assert upshim.why_stopped() == ""
+        assert isinstance(upshim.recording, Recording)
+        upshim.recording.journal_failed = True
+        assert upshim.why_stopped() == "the journal cannot be written"
+
+    in_mitmproxy(test, upshim_record=str(tmp_path))
