@@ -118,11 +118,13 @@ def build_set(folder: NewFolder, part_size: int, names: Sequence[str], *, set_id
     for index, part in enumerate(parts):
         had = parts[index - 1].end if index else 0
         to_come = parts[index + 1].start if index + 1 < len(parts) else part.end + 1
+        # An empty member belongs to the first part that reaches past its place, or to the last.
+        holds = part.end if index + 1 < len(parts) else part.end + 1
         entries = []
         for member, offset in _placed(folder.members):
             end = offset + len(member.data)
             before, after = bool(member.data) and offset < had, end > to_come
-            if (end > part.start and offset < part.end) if member.data else (had <= offset < max(part.end, 1)):
+            if (end > part.start and offset < part.end) if member.data else had <= offset < holds:
                 entries.append(_Entry(member, offset, _CODES[before, after]))
         cabinets.append(
             _write(
