@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -32,7 +33,9 @@ from dissectors.vocabulary import Vocabulary
 from proxy_addons import contentviews, phone_events
 from proxy_addons.failures import Failures, fail_open, fail_open_async
 from proxy_addons.flows import body_length, headers_of, moment
+from proxy_addons.health import PATH, health_answer, is_health_check
 from proxy_addons.history import KEPT_FOR, Histories
+from proxy_addons.metrics import Metrics
 from proxy_addons.policy import Phone, Situation
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules, RulesError
@@ -58,6 +61,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_dry_run", bool, False, "Decide and record, but change nothing."),
     ("upshim_kill_switch", TEXT, None, "While this file exists nothing is rewritten."),
     ("upshim_body_limit", int, BODY_LIMIT, "Bytes up to which an update check is decoded."),
+    ("upshim_health", str, PATH, "Path of the health check of a load balancer in front; empty: none."),
     ("upshim_upstream", Sequence[str], [], "host:port that may be connected to, beside that of --mode."),
 )
 
@@ -70,6 +74,9 @@ class Upshim:
         self.recording: Recorder | None = None
         self.rewriter = Rewriter(Rules(), Vocabulary.default(), BODY_LIMIT)
         self.upstreams = Upstreams()
+        self.metrics = Metrics(self)
+        self.draining = False
+        self._health = PATH
         self.histories: Histories | None = Histories()  # None where what a recording tells could not be read
         self.stopped = False  # by signal or command
         self.kill_switch: str | None = None
@@ -91,6 +98,7 @@ class Upshim:
             self._load_rewriter()
         if "upshim_kill_switch" in updated:
             self.kill_switch = options.upshim_kill_switch
+        self._health = options.upshim_health
         if updated & {"mode", "upshim_upstream"}:
             try:
                 self.upstreams = Upstreams.of(options.mode, options.upshim_upstream)
@@ -195,6 +203,9 @@ class Upshim:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide whether the request is buffered or streams."""
         request = flow.request
+        if is_health_check(request, self._health):
+            flow.response = health_answer(draining=self.draining)
+            return
         request.stream = True  # whatever happens below, nothing unknown piles up in memory
         is_check = request.method == "POST" and classify(path_of(request.path)) is Resource.UPDATE_HANDLER
         watch = Watch(is_check, Message(headers_of(request)))
@@ -321,6 +332,7 @@ class Upshim:
         return checked
 
     def _check(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> Checked:
+        began = time.perf_counter()
         try:
             checked = self._decide(watch, flow, raw)
         except Exception as error:  # noqa: BLE001 - a decoder's fault costs the decoding, not the exchange or its record
@@ -328,6 +340,7 @@ class Upshim:
             checked = Checked(Edited.untouched(raw, "request not decoded: fault in upshim"))
         watch.checked, watch.request.edited = checked, checked.body
         self._count(checked.body)
+        self.metrics.checked(checked, time.perf_counter() - began, dry_run=self.rewriter.dry_run)
         if checked.phone is not None:
             log_decision(checked, dry_run=self.rewriter.dry_run)
         return checked
@@ -343,6 +356,7 @@ class Upshim:
 
     def _answer(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> Edited:
         address = flow.server_conn.address or ("", 80)
+        began = time.perf_counter()
         authority = flow.request.host_header or f"{address[0]}:{address[1]}"
         try:
             checked = watch.checked or Checked(Edited.untouched(b""))
@@ -352,6 +366,7 @@ class Upshim:
             edited = Edited.untouched(raw, "answer not decoded: fault in upshim")
         watch.response.edited = edited
         self._count(edited)
+        self.metrics.answered(time.perf_counter() - began)
         return edited
 
     def _count(self, edited: Edited) -> None:
@@ -379,6 +394,7 @@ class Upshim:
 
     async def _record(self, flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> None:
         del self._watches[flow]
+        self.metrics.exchange(flow, watch, complete=complete)
         exchange = exchange_of(flow, watch, complete=complete)
         self._note_end(flow, exchange)
         recording = self.recording

@@ -18,6 +18,7 @@ class Failures:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.faults = 0  # errors of our own among them: times we failed open
 
     def note(self, cause: str, detail: object) -> None:
         """Count one failure; the first of its cause is logged with its detail."""
@@ -30,6 +31,7 @@ class Failures:
 
     def exception(self, error: Exception) -> None:
         """Count an exception of ours, by its type and the place it was raised at."""
+        self.faults += 1
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next

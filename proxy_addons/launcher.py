@@ -7,17 +7,28 @@ No flow is kept once it is over.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mitmproxy import exceptions, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 from mitmproxy.master import Master
 
 from proxy_addons.addon import Upshim
+from proxy_addons.admin import Admin
+from proxy_addons.drain import Drain
+from proxy_addons.notify import keep_alive, notify, watchdog_period
+
+logger = logging.getLogger("upshim")
+
+QUIET = 1.0  # seconds without a byte after which a connection that has nothing in flight is closed while draining
+LOOK_EVERY = 0.05  # seconds between looks at what is left while draining
 
 
 class StartError(Exception):
@@ -41,19 +52,24 @@ class Launch:
     store: str = "full"
     keep_days: int = 0
     keep_bytes: int = 0
+    health: str | None = None
+    admin: tuple[str, int] | None = None
+    admin_token: Path | None = None
+    drain: float = 30.0  # seconds that exchanges in flight may take after SIGTERM
 
 
 async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable[[], None]], None]) -> None:
     """Run until SIGTERM, SIGINT or the stop function that `ready` is given along with the addresses listened on.
 
-    Raises `StartError`.
+    The first SIGTERM lets exchanges in flight finish, everything else ends at once. Raises `StartError`.
     """
     master = Master(options.Options())
     server = proxyserver.Proxyserver()
-    addon = Upshim()
+    addon, drain = Upshim(), Drain()
+    admin: Admin | None = None
     try:
         launch.state.mkdir(mode=0o700, parents=True, exist_ok=True)  # a certificate authority's key goes there
-        master.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), addon)
+        master.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), addon, drain)
         # First what everything else is checked against: an update that fails is rolled back and checked once more.
         master.options.update(mode=list(launch.modes), upshim_upstream=list(launch.upstreams))
         master.options.update(
@@ -73,25 +89,95 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             upshim_dry_run=launch.dry_run,
             upshim_kill_switch=as_option(launch.kill_switch),
             **({} if launch.body_limit is None else {"upshim_body_limit": launch.body_limit}),
+            **({} if launch.health is None else {"upshim_health": launch.health}),
         )
         if not await server.setup_servers():
             causes = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
             raise StartError(first_line("; ".join(causes) or "cannot listen"))
-    except (exceptions.OptionsError, OSError) as error:
+        addon.metrics.connections.set_function(lambda: len(server.connections))
+        if launch.admin is not None:
+            admin = await start_admin(launch.admin, launch.admin_token, addon, server, drain)
+    except (exceptions.OptionsError, OSError, ValueError) as error:
         addon.done()
         raise StartError(first_line(str(error))) from error
     except StartError:
         addon.done()
         raise
+    loop = asyncio.get_running_loop()
+    stopping: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        if stopping:
+            master.shutdown()
+            return
+        addon.draining = drain.draining = True
+        addon.metrics.draining.set(1)
+        notify("STOPPING=1")
+        stopping.append(loop.create_task(wind_down(server, drain, launch.drain)))
+        stopping[0].add_done_callback(lambda _task: master.shutdown())
+
     if threading.current_thread() is threading.main_thread():  # nowhere else may signals be handled
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, master.shutdown)
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        loop.add_signal_handler(signal.SIGINT, master.shutdown)
         loop.add_signal_handler(signal.SIGHUP, addon.reload)
-    loop.add_signal_handler(signal.SIGUSR1, addon.toggle)
+        loop.add_signal_handler(signal.SIGUSR1, addon.toggle)
     ready([(str(address[0]), int(address[1])) for address in server.listen_addrs()], master.shutdown)
-    await master.run()
+    notify("READY=1")
+    period = watchdog_period()
+    alive = loop.create_task(keep_alive(period)) if period is not None else None
+    try:
+        await master.run()
+    finally:
+        for task in (alive, *stopping):
+            if task is not None:
+                task.cancel()
+        if admin is not None:
+            admin.close()
     await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process
+
+
+async def wind_down(server: proxyserver.Proxyserver, drain: Drain, limit: float) -> None:
+    """Listen no longer, and wait until every connection has ended what it was at; `limit` is in seconds."""
+    await server.servers.update([])
+    deadline = time.monotonic() + limit
+    while server.connections and time.monotonic() < deadline:
+        busy = drain.busy()
+        for handler in list(server.connections.values()):
+            # A request may be on its way on a connection that was at work just now.
+            silent = time.time() - handler.timeout_watchdog.last_activity > QUIET
+            phone = handler.transports.get(handler.client)
+            if silent and handler.client.id not in busy and phone is not None and phone.writer is not None:
+                phone.writer.close()  # what is still to be sent is sent first
+        await asyncio.sleep(LOOK_EVERY)
+    if server.connections:
+        logger.warning("upshim: %d connections were still open after %g s: cut", len(server.connections), limit)
+
+
+async def start_admin(
+    address: tuple[str, int], token: Path | None, addon: Upshim, server: proxyserver.Proxyserver, drain: Drain
+) -> Admin:
+    """Start the operator's listener. Raises `OSError` and `ValueError`."""
+    started = time.monotonic()
+    secret = None if token is None else token.expanduser().read_text("utf-8").strip()
+    if secret == "":
+        raise ValueError(f"{token}: expected a token, found nothing")
+
+    def health() -> tuple[bool, dict[str, Any]]:
+        return not drain.draining, {
+            "status": "draining" if drain.draining else "ok",
+            "connections": len(server.connections),
+            "exchanges_in_flight": len(drain),
+            "rules": len(addon.rewriter.rules.rules),
+            "rules_sha256": addon.rewriter.rules.sha256,
+            "recording": addon.recording is not None,
+            "failures": sum(addon.failures.counts.values()),
+            "uptime_seconds": round(time.monotonic() - started, 1),
+        }
+
+    admin = Admin(health, addon.metrics.render, secret)
+    host, port = await admin.start(*address)
+    logger.info("upshim: admin listener at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    return admin
 
 
 def as_option(path: Path | None) -> str | None:

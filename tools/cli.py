@@ -15,6 +15,7 @@ from tools.errors import EXIT_UNUSABLE, UnusableInput
 VERBS: dict[str, str] = {
     "demo": "tools.demo",
     "proxy": "tools.proxy",
+    "deploy": "tools.deploy",
     "exchanges": "tools.exchanges",
     "decode": "tools.decode",
     "forget": "tools.forget",

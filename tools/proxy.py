@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--body-limit", type=int, metavar="BYTES", help="decode update checks up to this size")
     parser.add_argument("--state", type=Path, metavar="DIR", help="where certificates are kept")
+    parser.add_argument("--admin", metavar="HOST:PORT", help="serve /health and /metrics here (default: nowhere)")
+    parser.add_argument("--admin-token", type=Path, metavar="FILE", help="token that --admin asks for")
+    parser.add_argument("--health", metavar="PATH", help="path of a load balancer's check (default /__upshim/health)")
+    parser.add_argument(
+        "--drain", type=float, default=30.0, metavar="SECONDS", help="let exchanges finish after SIGTERM (default 30)"
+    )
     parser.add_argument("--verbose", action="store_true", help="log connections too")
 
 
@@ -74,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
         store=args.store,
         keep_days=args.keep_days,
         keep_bytes=args.keep_bytes,
+        health=args.health,
+        admin=None if args.admin is None else host_and_port("--admin", args.admin),
+        admin_token=args.admin_token,
+        drain=args.drain,
     )
 
     def ready(addresses: list[tuple[str, int]], _stop: object) -> None:
@@ -111,7 +121,13 @@ def listeners(mode: str, upstream: str | None, listen: list[str]) -> tuple[list[
 
 def address(text: str) -> str:
     """Check a HOST:PORT to listen on. Raises `UnusableInput`."""
+    host, port = host_and_port("--listen", text)
+    return f"{host}:{port}"
+
+
+def host_and_port(option: str, text: str) -> tuple[str, int]:
+    """Split a HOST:PORT; an IPv6 address may have its brackets. Raises `UnusableInput`."""
     host, _, port = text.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
-        raise UnusableInput(f"--listen: expected HOST:PORT, found {text!r}")
-    return f"{host.strip('[]')}:{port}"
+        raise UnusableInput(f"{option}: expected HOST:PORT, found {text!r}")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,120 @@
+"""The operator's listener: /health and /metrics, apart from the port phones use.
+
+It answers GET only, one request per connection, and holds little memory whatever connects to it. It listens on the
+loopback interface unless a token guards it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+from collections.abc import Callable
+from typing import Any
+
+MAX_HEAD = 8192  # bytes
+MAX_CONNECTIONS = 16
+WITHIN = 5.0  # seconds for a request to come and its answer to be taken
+
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+JSON, TEXT, PROMETHEUS = "application/json", "text/plain", "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Admin:
+    """Serves what two functions return: health as (well, details), and metrics as Prometheus' text."""
+
+    def __init__(
+        self, health: Callable[[], tuple[bool, dict[str, Any]]], metrics: Callable[[], bytes], token: str | None = None
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._token = token
+        self._open = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; returns the address. Raises `OSError`, and `ValueError` for an address that needs a token."""
+        if self._token is None and not is_loopback(host):
+            raise ValueError(f"{host} can be reached from outside: the admin listener needs a token there")
+        self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_HEAD)
+        address = self._server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._open >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._open += 1
+        try:
+            async with asyncio.timeout(WITHIN):
+                try:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                except asyncio.LimitOverrunError:
+                    head = b""
+                writer.write(self.answer(head))
+                await writer.drain()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError):
+            pass  # who does not ask gets no answer
+        finally:
+            self._open -= 1
+            writer.close()
+
+    def answer(self, head: bytes) -> bytes:
+        """The answer to a request's head."""
+        lines = head.decode("latin-1").split("\r\n")
+        words = lines[0].split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return response(400, TEXT, b"expected an HTTP/1 request\n")
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+        }
+        if self._token is not None and not self._may(headers.get("authorization", "")):
+            return response(401, TEXT, b"expected Authorization: Bearer TOKEN\n", "WWW-Authenticate: Bearer")
+        if words[0] != "GET":
+            return response(405, TEXT, b"GET only\n", "Allow: GET")
+        if words[1] == "/metrics":
+            return response(200, PROMETHEUS, self._metrics())
+        if words[1] == "/health":
+            well, details = self._health()
+            return response(200 if well else 503, JSON, json.dumps(details).encode() + b"\n")
+        return response(404, TEXT, b"/health or /metrics\n")
+
+    def _may(self, authorization: str) -> bool:
+        scheme, _, token = authorization.partition(" ")
+        given, expected = token.strip().encode("latin-1"), (self._token or "").encode()
+        return scheme.lower() == "bearer" and hmac.compare_digest(given, expected)
+
+
+def response(status: int, kind: str, body: bytes, *headers: str) -> bytes:
+    """An answer after which the connection is closed."""
+    lines = (
+        f"HTTP/1.1 {status} {REASONS[status]}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "Connection: close",
+        *headers,
+    )
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can connect to an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

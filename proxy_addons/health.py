@@ -1,0 +1,27 @@
+"""The health check of a load balancer in front, answered on the very port phones use: it proves that this listener
+works, which neither a TCP check nor a second port can.
+"""
+
+from __future__ import annotations
+
+from mitmproxy import http
+
+from proxy_addons.flows import body_length
+
+PATH = "/__upshim/health"
+
+
+def is_health_check(request: http.Request, path: str) -> bool:
+    """Whether a request is the health check: a GET of exactly this path without a body."""
+    if not path or request.path != path or request.method != "GET":
+        return False
+    try:
+        return body_length(request) == 0
+    except ValueError:
+        return False
+
+
+def health_answer(*, draining: bool) -> http.Response:
+    """200, or 503 while no new work is wanted."""
+    status, text = (503, b'{"status":"draining"}\n') if draining else (200, b'{"status":"ok"}\n')
+    return http.Response.make(status, text, {"Content-Type": "application/json", "Cache-Control": "no-store"})

@@ -1,0 +1,259 @@
+"""`upshim deploy`: the very text it prints, run by real programs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
+from tests.conftest import require_tool
+from tests.proxies import Proxy, running
+from tests.servers import Received, Server, message, serving
+from tools.deploy import KINDS, Address, address, render
+from tools.errors import UnusableInput
+
+FRONTS = ("haproxy", "nginx")
+EXT = "/RequestHandlerExt/ucdevice.upx"
+FIRMWARE = bytes(range(256)) * 1024
+WORKERS = 4
+
+
+def update_server(request: Received) -> Iterator[bytes]:
+    yield message(answer_body(), "Content-Type: text/xml") if request.method == "POST" else message(FIRMWARE)
+
+
+class NtlmServer:
+    """Authenticates connections in three steps, as NTLM does."""
+
+    def __init__(self) -> None:
+        self.known: set[int] = set()
+
+    def __call__(self, request: Received) -> Iterator[bytes]:
+        if b"NTLM AUTHENTICATE" in request.head:
+            self.known.add(request.connection)
+        if request.connection in self.known:
+            yield message(b"secret")
+        else:
+            token = " CHALLENGE" if b"NTLM NEGOTIATE" in request.head else ""
+            yield message(b"", f"WWW-Authenticate: NTLM{token}", status="401 Unauthorized")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def front(kind: str, upstream: str, shims: list[int], folder: Path) -> Iterator[int]:
+    """A real HAProxy or nginx with the printed text; gives the port phones connect to."""
+    program = require_tool(kind)
+    port = free_port()
+    text = render(kind, upstream, [Address("127.0.0.1", shim) for shim in shims], [Address("127.0.0.1", port)])
+    file = folder / KINDS[kind]
+    file.write_text(text)
+    words = [program, "-db", "-f", str(file)]
+    if kind == "nginx":
+        user = "" if os.geteuid() else " user root;"
+        words = [program, "-c", str(file), "-e", str(folder / "error.log")]
+        words += ["-g", f"daemon off; pid {folder}/pid;{user}"]
+    with (folder / "front.log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            assert process.poll() is None, (folder / "front.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def pool(server: Server, count: int, folder: Path) -> Iterator[list[Proxy]]:
+    rules = folder / "rules.toml"
+    rules.write_text(REPORT_ZERO)
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(running("upshim", server.url, folder / f"s{number}", rules=rules))
+            for number in range(count)
+        ]
+
+
+def phone(port: int) -> closing[http.client.HTTPConnection]:
+    return closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20))
+
+
+def check(port: int) -> bytes:
+    with phone(port) as connection:
+        connection.request("POST", CHECK_TARGET, check_body(), {"X-Forwarded-For": "6.6.6.6"})
+        response = connection.getresponse()
+        assert response.status == 200
+        return response.read()
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_checks_through_a_shim_and_firmware_past_it(kind: str, tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        pool(server, 1, tmp_path) as (shim,),
+        front(kind, server.url, [shim.port], tmp_path) as port,
+    ):
+        assert check(port) == answer_body()
+        with phone(port) as connection:
+            connection.request("GET", "/DeviceUpdateFiles_Int/CPE.nbt")
+            assert connection.getresponse().read() == FIRMWARE
+        asked, fetched = server.received
+        assert b'Version="0.0.0.0"' in asked.body
+        assert [line for line in asked.head.lower().split(b"\r\n") if line.startswith(b"x-forwarded-for")] == [
+            b"x-forwarded-for: 127.0.0.1"
+        ]
+        assert b"x-forwarded-for" not in fetched.head.lower()
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_all_shims_killed_under_load(kind: str, tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        pool(server, 2, tmp_path) as shims,
+        front(kind, server.url, [shim.port for shim in shims], tmp_path) as port,
+    ):
+        ending, answered, failed = threading.Event(), [0] * WORKERS, [0] * WORKERS
+
+        def load(worker: int) -> None:
+            while not ending.is_set():
+                try:
+                    assert check(port) == answer_body()
+                    answered[worker] += 1
+                except (OSError, AssertionError, http.client.HTTPException):
+                    failed[worker] += 1
+
+        threads = [threading.Thread(target=load, args=(number,)) for number in range(WORKERS)]
+        for thread in threads:
+            thread.start()
+        try:
+            wait_for(lambda: min(answered) >= 10)
+            assert sum(failed) == 0
+            for shim in shims:
+                shim.process.send_signal(signal.SIGKILL)
+            before = list(answered)
+            wait_for(lambda: all(now >= then + 10 for now, then in zip(answered, before, strict=True)))
+        finally:
+            ending.set()
+            for thread in threads:
+                thread.join(30)
+        assert sum(failed) <= WORKERS  # those in flight
+        assert b'Version="0.0.0.0"' not in server.received[-1].body
+        assert [check(port) for _ in range(20)] == [answer_body()] * 20
+
+
+def wait_for(condition: object) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def statuses(port: int, *tokens: str) -> list[int]:
+    """The answers to checks with these tokens, all on one connection."""
+    found = []
+    with phone(port) as connection:
+        for token in tokens:
+            headers = {"Authorization": f"NTLM {token}"} if token else {}
+            connection.request("POST", EXT, check_body(), headers)
+            response = connection.getresponse()
+            response.read()
+            found.append(response.status)
+    return found
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_authentication_belongs_to_the_phone_that_gave_it(kind: str, tmp_path: Path) -> None:
+    with (
+        serving(NtlmServer()) as server,
+        pool(server, 1, tmp_path) as (shim,),
+        front(kind, server.url, [shim.port], tmp_path) as port,
+    ):
+        with phone(port) as first:
+            for token, status in (("NEGOTIATE", 401), ("AUTHENTICATE", 200)):
+                first.request("POST", EXT, check_body(), {"Authorization": f"NTLM {token}"})
+                response = first.getresponse()
+                response.read()
+                assert response.status == status
+            # The first phone's connection is still open, and its authentication is of no use to others.
+            assert [statuses(port, "") for _ in range(5)] == [[401]] * 5
+            first.request("POST", EXT, check_body())
+            response = first.getresponse()
+            assert response.status == (200 if kind == "haproxy" else 401)  # nginx cannot: its text says so
+            response.read()
+        assert [statuses(port, "") for _ in range(5)] == [[401]] * 5
+        if kind == "haproxy":
+            assert statuses(port, "NEGOTIATE", "AUTHENTICATE", "") == [401, 200, 200]
+
+
+def test_the_unit_is_what_systemd_expects(tmp_path: Path) -> None:
+    program = require_tool("systemd-analyze")
+    unit = tmp_path / "upshim.service"
+    listen = [Address("*", 80), Address("::", 80)]
+    text = render("systemd", "http://10.0.0.5", [Address("127.0.0.1", 8080)], listen, program=Path("/bin/true"))
+    assert "ExecStart=/bin/true proxy --upstream http://10.0.0.5:80 --listen 0.0.0.0:80 --listen [::]:80 " in text
+    unit.write_text(text)
+    ended = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False)
+    if "Failed to" in ended.stderr and "upshim.service" not in ended.stderr:
+        pytest.skip(f"systemd-analyze does not run here: {ended.stderr.splitlines()[0]}")
+    assert [line for line in ended.stderr.splitlines() if "upshim.service" in line] == []
+
+
+@pytest.mark.parametrize(("server", "family"), [("http://10.0.0.5", "ip"), ("https://[fd00::5]", "ip6")])
+def test_the_redirect(server: str, family: str, tmp_path: Path) -> None:
+    text = render("nftables", server, [Address("127.0.0.1", 8080)], [])
+    assert f"        {family} daddr " in text
+    program = require_tool("nft")
+    if os.geteuid():
+        pytest.skip("nft checks a file as root only")
+    file = tmp_path / "upshim.nft"
+    file.write_text(text)
+    ended = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, timeout=60, check=False)
+    if "Operation not permitted" in ended.stderr:
+        pytest.skip("no right to ask the kernel about nftables")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_tls_to_the_server_is_verified() -> None:
+    text = render("haproxy", "https://dus.example", [Address("fd00::1", 1)], [Address("*", 80)])
+    assert "server direct dus.example:443 ssl verify required ca-file @system-ca sni str(dus.example) backup" in text
+    assert "server shim1 [fd00::1]:1 check" in text
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:0", "host:70000", "a b:80", "a;b:80", ":80"])
+def test_an_address_that_is_none(text: str) -> None:
+    with pytest.raises(UnusableInput):
+        address("--shim", text)
+
+
+@pytest.mark.parametrize(
+    "upstream", ["10.0.0.5", "ftp://x", "http://", "http://a b", "http://x/path", "http://x:99999"]
+)
+def test_an_upstream_that_is_none(upstream: str) -> None:
+    with pytest.raises(UnusableInput):
+        render("haproxy", upstream, [], [])
+
+
+def test_a_redirect_needs_an_address() -> None:
+    with pytest.raises(UnusableInput, match="IP address"):
+        render("nftables", "http://dus.example", [Address("127.0.0.1", 8080)], [])

@@ -1,0 +1,126 @@
+"""Print a working configuration for what stands around upshim in production.
+
+Examples:
+  upshim deploy haproxy --upstream http://10.0.0.5 --shim 127.0.0.1:8081 --shim 127.0.0.1:8082 --listen '*:80'
+  upshim deploy systemd --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.service
+  upshim deploy nftables --upstream http://10.0.0.5 --shim 127.0.0.1:8080
+
+Update checks go to the shims, everything else straight to the server; with no shim left, everything does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from urllib.parse import urlsplit
+
+from tools.errors import EXIT_OK, UnusableInput
+
+TEMPLATES = Path(__file__).with_name("templates")
+KINDS = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf", "nftables": "nftables.nft", "systemd": "upshim.service"}
+HEALTH = "/__upshim/health"
+_HOST = re.compile(r"[\w.:%*-]+")
+_PATH = re.compile(r"/[\w./~-]*")
+
+
+class Text(Template):
+    """A template whose places are written @{name}: `$` and `{}` belong to the configurations themselves."""
+
+    delimiter = "@"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("kind", choices=KINDS, help="what to configure")
+    parser.add_argument("--upstream", metavar="URL", required=True, help="the update server, e.g. http://10.0.0.5")
+    parser.add_argument("--shim", metavar="HOST:PORT", action="append", help="a shim (default 127.0.0.1:8080)")
+    parser.add_argument("--listen", metavar="HOST:PORT", action="append", help="where phones connect (default *:80)")
+    parser.add_argument("--health", metavar="PATH", default=HEALTH, help=f"the shims' health check (default {HEALTH})")
+    parser.add_argument("--program", metavar="FILE", type=Path, help="systemd: the upshim to start (default: this one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the configuration."""
+    if not _PATH.fullmatch(args.health):
+        raise UnusableInput(f"--health: expected a path such as {HEALTH}, found {args.health!r}")
+    shims = [address("--shim", text) for text in args.shim or ["127.0.0.1:8080"]]
+    listen = [address("--listen", text) for text in args.listen or ["*:80"]]
+    print(render(args.kind, args.upstream, shims, listen, args.health, args.program), end="")
+    return EXIT_OK
+
+
+def render(
+    kind: str,
+    upstream: str,
+    shims: list[Address],
+    listen: list[Address],
+    health: str = HEALTH,
+    program: Path | None = None,
+) -> str:
+    """The text of a configuration. Raises `UnusableInput`."""
+    secure, server = server_of(upstream)
+    places = {
+        "url": f"{'https' if secure else 'http'}://{server}",
+        "health": health,
+        "retries": str(len(shims) + 2),  # each shim and then the server, should all shims die at once
+        "host": server.host,
+        "port": str(server.port),
+        "shim_port": str(shims[0].port),
+    }
+    if kind == "haproxy":
+        verified = f" ssl verify required ca-file @system-ca sni str({server.host})" if secure else ""
+        places["server"] = f"{server}{verified}"
+        places["binds"] = "\n".join(f"    bind {one}" for one in listen)
+        places["shims"] = "\n".join(f"    server shim{number} {one} check" for number, one in enumerate(shims, 1))
+    elif kind == "nginx":
+        places["listens"] = "\n".join(f"        listen {one};" for one in listen)
+        places["shims"] = "\n".join(f"        server {one} max_fails=1 fail_timeout=5s;" for one in shims)
+    elif kind == "nftables":
+        try:
+            version = ipaddress.ip_address(server.host).version
+        except ValueError:
+            raise UnusableInput(f"--upstream: nftables needs an IP address, found {server.host!r}") from None
+        places["family"] = "ip" if version == 4 else "ip6"
+    else:
+        places["program"] = str(program or Path(sys.executable).with_name("upshim"))
+        any_host = [Address("0.0.0.0", one.port) if one.host == "*" else one for one in listen]
+        places["listens"] = " ".join(f"--listen {one}" for one in any_host)
+    return Text((TEMPLATES / KINDS[kind]).read_text("utf-8")).substitute(places)
+
+
+def server_of(upstream: str) -> tuple[bool, Address]:
+    """Whether the server is spoken to by TLS, and its address. Raises `UnusableInput`."""
+    try:
+        parts = urlsplit(upstream)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    host = parts.hostname or ""
+    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or parts.username or parts.path.strip("/"):
+        raise UnusableInput(f"--upstream: expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
+    return parts.scheme == "https", Address(host, port or (443 if parts.scheme == "https" else 80))
+
+
+def address(option: str, text: str) -> Address:
+    """A HOST:PORT. Raises `UnusableInput`."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (_HOST.fullmatch(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise UnusableInput(f"{option}: expected HOST:PORT, found {text!r}")
+    return Address(host, int(port))
