@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from captures.audit import audit, entries_of
 from captures.errors import CaptureError
 from captures.exchange import rfc3339
@@ -67,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
             return EXIT_PROBLEM if faults else EXIT_OK
     except CaptureError as error:
         raise UnusableInput(str(error)) from error
+    except sa.exc.SQLAlchemyError as error:
+        raise UnusableInput(f"{args.recording}: damaged: {getattr(error, 'orig', None) or error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnusableInput(f"{args.recording}: an entry, whole by its hash, lacks a part: {error}") from error
 
 
 def verify(folder: Path, store: Store, head: str | None, *, as_json: bool) -> int:

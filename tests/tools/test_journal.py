@@ -12,7 +12,7 @@ import pytest
 
 from captures.exchange import Exchange
 from captures.forgetting import forget, of_phone
-from captures.journal import Fault, replay_body, replay_headers, verify
+from captures.journal import Fault, Head, encode, replay_body, replay_headers, verify
 from captures.journal_file import JOURNAL
 from captures.recording import Recording
 from captures.recording_folder import DATABASE
@@ -137,6 +137,12 @@ def test_undo_report_tells_what_would_have_passed(recording: Path, capsys: pytes
 def test_unusable_input(recording: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str) -> None:
     assert main(["journal", *(str(recording) if word == "REC" else word for word in words)]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_an_entry_that_lacks_a_part_is_one_line(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (recording / JOURNAL).write_bytes(encode({"entry": "decision"}, Head(), "2026-11-23T09:00:00.000000Z")[0])
+    assert main(["journal", "verify", str(recording)]) == 2
+    assert "lacks a part" in capsys.readouterr().err
 
 
 def test_replayed_over_the_recorded_originals_the_journal_gives_what_was_sent(recording: Path) -> None:
