@@ -132,7 +132,9 @@ def test_without_its_lock_recording_goes_on(tmp_path: Path, monkeypatch: pytest.
     add(recording, a_decision())
     assert recording.journal_failed
     recording.close()
-    assert len(list(Store.open(tmp_path).exchanges())) == 1
+    store = Store.open(tmp_path)
+    assert len(list(store.exchanges())) == 1
+    store.close()
 
 
 KILLED = """
