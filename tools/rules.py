@@ -102,7 +102,7 @@ class Line:
 def explain(rules: Rules, phone: Phone, situation: Situation) -> list[Line]:
     """What the rules make of a phone, and why: each rule, then of the first that matches each interlock."""
     identity = identity_of(phone.mac, phone.serial, phone.address)
-    known = situation.history.get(identity) if situation.history else None
+    known = situation.history.get(identity) if situation.history is not None else None
     told = ", ".join(f"{name} {getattr(phone, name) or 'not told'}" for name in (*IDENTITY, "version", "mac", "serial"))
     lines = [Line("phone", phone.mac or "", True, f"{told}; history: {known.state if known else 'not known'}")]
     lines.append(Line("time", "", True, rfc3339(situation.now) if situation.now else "not known"))

@@ -43,6 +43,7 @@ def test_what_would_be_sent_to_whom(file: Path, capsys: pytest.CaptureFixture[st
     code, lines = explained(capsys, file, *STUCK)
     assert code == 0
     assert lines[-1]["name"] == "report"
+    assert lines[0]["text"].endswith("history: unknown")
     (would,) = [line["text"] for line in lines if line["kind"] == "would"]
     assert "tell the server 0.0.0.0;01-01-1601 00:00:00" in would
     assert [line["name"] for line in lines if line["kind"] == "interlock"] == [lock.__name__ for lock in INTERLOCKS]
