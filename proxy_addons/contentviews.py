@@ -161,11 +161,12 @@ def register() -> None:
     """Make the views known to mitmproxy, in place of those of a script that is loaded anew."""
     for reading in READINGS:
         view = cast(Any, UpshimView(reading))
-        views = getattr(contentviews, "views", None)  # mitmproxy 11: a name may be added only once
+        known: Any = contentviews
+        views = getattr(known, "views", None)  # mitmproxy 11: a name may be added only once
         if isinstance(views, list):
             for old in [old for old in views if old.name == view.name]:
-                contentviews.remove(old)
-        contentviews.add(view)
+                known.remove(old)
+        known.add(view)
 
 
 def _without_fact(record: dict[str, Any]) -> dict[str, Any]:

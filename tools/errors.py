@@ -7,5 +7,5 @@ EXIT_PROBLEM = 1
 EXIT_UNUSABLE = 2
 
 
-class UnusableInput(Exception):  # noqa: N818 - it names the finding, not a fault of ours
+class UnusableInput(Exception):
     """An input or option that cannot be used: one line on stderr, exit 2."""

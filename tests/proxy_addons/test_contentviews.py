@@ -32,10 +32,11 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown(message: Any, flow: Any, view: str = "auto") -> tuple[str, str]:
     """View or description, and text, as mitmproxy's user interfaces ask for them."""
+    either: Any = contentviews  # the interface of mitmproxy 11 or of 12
     if NEW:
-        result = contentviews.prettify_message(message, flow, view)  # type: ignore[attr-defined]
+        result = either.prettify_message(message, flow, view)
         return str(result.view_name), str(result.text)
-    description, lines, error = contentviews.get_message_content_view(view, message, flow)
+    description, lines, error = either.get_message_content_view(view, message, flow)
     assert error is None
     return description, "\n".join("".join(text for _style, text in line) for line in lines)
 
