@@ -10,18 +10,30 @@ from captures.exchange import Body
 from dissectors.coding import BodyDecoder
 from dissectors.errors import DissectError
 
+MAX_HELD = 64 << 20  # bytes of all bodies under way
+
+
+class Keeping:
+    """How bodies are kept: up to `hold` bytes of each in memory, `left` bytes of all that are under way, and files."""
+
+    __slots__ = ("files", "hold", "left")
+
+    def __init__(self, hold: int, files: BodyFiles | None, left: int = MAX_HELD) -> None:
+        self.hold = hold
+        self.files = files
+        self.left = left
+
 
 class Tally:
-    """Bytes passing by: their number and hash, the bytes themselves up to `hold`, and a file once there are more."""
+    """Bytes passing by: their number and hash; themselves while they may be held, a file once they may not."""
 
-    __slots__ = ("_files", "_hash", "_held", "_hold", "_incoming", "size")
+    __slots__ = ("_hash", "_held", "_incoming", "_keeping", "size")
 
-    def __init__(self, hold: int, files: BodyFiles | None) -> None:
+    def __init__(self, keeping: Keeping) -> None:
         self.size = 0
         self._hash = hashlib.sha256()
-        self._hold = hold
+        self._keeping = keeping
         self._held: list[bytes] | None = []
-        self._files = files
         self._incoming: Incoming | None = None
 
     def write(self, data: bytes) -> None:
@@ -29,17 +41,20 @@ class Tally:
         self.size += len(data)
         self._hash.update(data)
         if self._held is not None:
+            keeping = self._keeping
+            keeping.left -= len(data)
             self._held.append(data)
-            if self.size > self._hold:
+            if self.size > keeping.hold or keeping.left < 0:
                 self._overflow(self._held)
         elif self._incoming is not None:
             self._incoming.file.write(data)
 
     def _overflow(self, held: list[bytes]) -> None:
-        if self._files is not None:
-            self._incoming = self._files.begin()
-            self._incoming.file.writelines(held)
+        self._keeping.left += self.size
         self._held = None
+        if self._keeping.files is not None:
+            self._incoming = self._keeping.files.begin()
+            self._incoming.file.writelines(held)
 
     def sha256(self) -> str:
         """The hash of what has passed."""
@@ -53,11 +68,14 @@ class Tally:
         """Let the file appear under its name. Raises `OSError`."""
         if self._incoming is not None:
             self._incoming.keep(self.sha256())
-        elif self._files is not None and self._held:
-            self._files.put(self.sha256(), b"".join(self._held))
+        elif self._keeping.files is not None and self._held:
+            self._keeping.files.put(self.sha256(), b"".join(self._held))
 
-    def drop(self) -> None:
-        """Forget the file."""
+    def let_go(self) -> None:
+        """Hold nothing any more, and forget a file that was not kept."""
+        if self._held is not None:
+            self._keeping.left += self.size
+            self._held = None
         if self._incoming is not None:
             self._incoming.drop()
 
@@ -67,7 +85,7 @@ class BodyReader:
 
     __slots__ = ("_came", "_decoded", "_decoder", "_failure", "missing", "part", "part_hole", "problems")
 
-    def __init__(self, codings: Sequence[str], hold: int, files: BodyFiles | None) -> None:
+    def __init__(self, codings: Sequence[str], keeping: Keeping) -> None:
         self.problems: list[str] = []
         self.missing = 0
         # Both are told of what comes before content decoding: byte ranges count there.
@@ -80,8 +98,8 @@ class BodyReader:
                 self._decoder = BodyDecoder(codings)
             except DissectError as error:
                 self._failure = error
-        self._came = Tally(hold, files)
-        self._decoded = Tally(hold, files) if self._decoder else None
+        self._came = Tally(keeping)
+        self._decoded = Tally(keeping) if self._decoder else None
 
     def write(self, data: bytes) -> None:
         """Take the next bytes, transfer coding undone."""
@@ -110,14 +128,18 @@ class BodyReader:
             except DissectError as error:
                 self._failure = error
         if decoded is not None and self._failure is None and not self.missing:
-            came.drop()
             decoded.keep()
-            return Body(decoded.size, decoded.sha256(), came.size, came.sha256(), decoded.held(), came.held())
-        if self._failure is not None:
-            self.problems.append(f"the body is given as it came: its content coding is damaged: {self._failure}")
-        elif decoded is not None:
-            self.problems.append("the body is given as it came: its content coding cannot be undone across the gap")
+            body = Body(decoded.size, decoded.sha256(), came.size, came.sha256(), decoded.held(), came.held())
+        else:
+            if self._failure is not None:
+                self.problems.append(
+                    f"the body is given as it came: its content coding cannot be undone: {self._failure}"
+                )
+            elif decoded is not None:
+                self.problems.append("the body is given as it came: its content coding cannot be undone across the gap")
+            came.keep()
+            body = Body(came.size, came.sha256(), came.size, None, came.held())
+        came.let_go()
         if decoded is not None:
-            decoded.drop()
-        came.keep()
-        return Body(came.size, came.sha256(), came.size, None, came.held())
+            decoded.let_go()
+        return body

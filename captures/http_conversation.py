@@ -282,7 +282,7 @@ class _Side:
         values = ",".join(value for name, value in headers if len(name) == 16 and name.lower() == "content-encoding")
         recorder = self.conversation.recorder
         codings = (*(parse_codings(values) if values else ()), *framing.codings)
-        reader = BodyReader(codings, recorder.hold, recorder.files)
+        reader = BodyReader(codings, recorder.keeping)
         self._body_reader = reader
         self.body = reader.write
         return reader

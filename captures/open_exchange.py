@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from captures.bodies import BodyFiles
-from captures.body_reader import BodyReader
+from captures.body_reader import BodyReader, Keeping
 from captures.exchange import Body, Exchange, Headers, Request, Response
+from captures.items import Observation
 from captures.objects import ObjectJoiner
 from dissectors.http1 import RequestHead, ResponseHead
 
@@ -120,17 +121,17 @@ class Recorder:
         self, capture: str, hold: int, files: BodyFiles | None, counts: Counter[str], *, ordered: bool = True
     ) -> None:
         self.capture = capture
-        self.hold = hold
-        self.files = files
+        self.keeping = Keeping(hold, files)
         self.counts = counts
         self.joiner = ObjectJoiner(capture, files)
-        self.ready: deque[Exchange] = deque()
+        self.ready: deque[Exchange | Observation] = deque()
         self.on_exchange: Callable[[Exchange], None] = lambda _exchange: None
         self._ordered = ordered
         self._begun = 0
         self._next = 0
         self._held: dict[int, Exchange] = {}
         self._held_bytes = 0
+        self._observed: deque[tuple[int, Observation]] = deque()  # with the number of exchanges begun before
 
     def begin(self, started: int) -> OpenExchange:
         """A new exchange; its index tells the order of beginning."""
@@ -153,16 +154,33 @@ class Recorder:
         if len(self._held) > MAX_HELD_BACK or self._held_bytes > MAX_HELD_BYTES:
             self.flush()
 
+    def observe(self, observation: Observation) -> None:
+        """Hand on what was seen beside the exchanges, after those that began before it."""
+        self.counts["observations"] += 1
+        if self._next >= self._begun or not self._ordered:
+            self.ready.append(observation)
+            return
+        self._observed.append((self._begun, observation))
+        if len(self._observed) > MAX_HELD_BACK:
+            self.flush()
+
     def flush(self) -> None:
         """Hand on all that waits."""
         for index in sorted(self._held):
             self._release(index)
+        while self._observed:
+            self.ready.append(self._observed.popleft()[1])
 
     def _release(self, index: int) -> None:
         exchange = self._held.pop(index)
         self._held_bytes -= _held(exchange)
+        while self._observed and self._observed[0][0] <= index:
+            self.ready.append(self._observed.popleft()[1])
         self._next = index + 1
         self.ready.append(exchange)
+        if self._next >= self._begun:
+            while self._observed:
+                self.ready.append(self._observed.popleft()[1])
 
 
 def _held(exchange: Exchange) -> int:

@@ -16,7 +16,7 @@ from dissectors.errors import DissectError, LimitExceeded, Unsupported
 
 MAX_CODINGS = 4  # codings on one body; real ones have one
 MAX_MEMBERS = 4096  # gzip members of one body
-SLICE = 1 << 16  # bytes given to zlib at a time: bounds its copies of unconsumed input
+SLICE = 1 << 14  # bytes given to zlib at a time: bounds its copies of unconsumed input, and its output to 17 MB
 DEFAULT_LIMIT = 256 << 20  # decoded bytes of one body
 
 IDENTITY = frozenset(("", "identity"))
