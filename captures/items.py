@@ -1,10 +1,41 @@
-"""What a capture gives beside its exchanges: objects joined from partial answers, and the account of the capture."""
+"""What a capture gives beside its exchanges: observations of other protocols, objects joined from partial answers,
+and the account of the capture.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
+
+from captures.exchange import Fact, rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One message of a protocol beside HTTP: DHCP, DNS or SIP. `client` and `server` are address and port."""
+
+    capture: str
+    time: datetime
+    client: str
+    server: str
+    facts: tuple[Fact, ...] = ()
+    problems: tuple[str, ...] = ()
+    client_mac: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of `exchanges --json`."""
+        return {
+            "kind": "fact",
+            "capture": self.capture,
+            "time": rfc3339(self.time),
+            "client": self.client,
+            "server": self.server,
+            "client_mac": self.client_mac or None,
+            "facts": [dict(fact) for fact in self.facts],
+            "problems": list(self.problems),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from captures import link
+from captures.bootstrap import Bootstrap
 from captures.http_conversation import Claim, Conversation
 from captures.ip import TCP, UDP, Defragmenter, Segment
-from captures.items import CaptureSummary
+from captures.items import CaptureSummary, Observation
 from captures.open_exchange import Recorder
 from captures.packet_files import Packet, PacketFile, open_packets
 from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
@@ -44,13 +45,15 @@ class Datagram(NamedTuple):
     source_mac: str
 
 
-Datagrams = Callable[[Datagram], Iterable["Item"]]
+Datagrams = Callable[[Datagram], Iterable[Observation]]
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """The exchanges of a capture file, the objects joined from them, the account. Raises `CaptureError`."""
     with open_packets(path) as file:
-        reader = PacketReader(str(path), options)
+        bootstrap = Bootstrap(str(path), secrets=options.secrets)
+        reader = PacketReader(str(path), options, datagrams=bootstrap.datagram, claims=(bootstrap.claim,))
+        bootstrap.observe = reader.recorder.observe
         try:
             yield from reader.read(file.packets)
             yield from reader.finish(file)
@@ -182,9 +185,10 @@ class PacketReader:
         source_port, target_port, length = struct.unpack_from(">HHH", data, start)
         payload = data[start + 8 : min(end, start + length) if length >= 8 else end]
         mac = link.mac_addresses(packet[1], packet[2], packet[3], packet[4])[0]
-        yield from self._datagrams(
-            Datagram(time, segment.source, segment.target, source_port, target_port, payload, mac)
-        )
+        datagram = Datagram(time, segment.source, segment.target, source_port, target_port, payload, mac)
+        for observation in self._datagrams(datagram):
+            self.recorder.observe(observation)
+        yield from self._drain()
 
     def _converse(self, connection: Connection) -> tuple[Sink, Sink]:
         return Conversation(connection, self.recorder, _shown, self._claims).preludes

@@ -18,22 +18,26 @@ from captures import har_json, tnetstrings
 from captures.bodies import BodyFiles
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Fact
-from captures.items import CaptureSummary, JoinedObject
+from captures.items import CaptureSummary, JoinedObject, Observation
 from captures.recording_folder import is_recording
 
 HEAD = 4096  # bytes a kind is told by
 HOLD = 1 << 20  # a body up to this size is held in memory with its exchange
 
-Item = Exchange | JoinedObject | CaptureSummary
+Item = Exchange | Observation | JoinedObject | CaptureSummary
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a reader is asked for. `bodies`: every body is also kept there; larger ones than `hold` are only hashed."""
+    """What a reader is asked for. `bodies`: every body is also kept there; larger ones than `hold` are only hashed.
+
+    `secrets`: facts of other protocols than HTTP name SIP users too.
+    """
 
     hold: int = HOLD
     bodies: BodyFiles | None = None
     keylog: Path | None = None
+    secrets: bool = False
 
 
 class Source(NamedTuple):
@@ -48,7 +52,9 @@ class Reader(Protocol):
     """What a reader's module holds."""
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Item]:
-        """The exchanges of one file in the order they began, then the objects joined from them, then the summary."""
+        """The exchanges of one file in the order they began, with what was seen beside them, then the objects joined
+        from them, then the summary.
+        """
 
 
 PACKET_FILES = (

@@ -6,8 +6,9 @@ Examples:
   upshim exchanges capture.pcap --extract bodies
   upshim exchanges --interface eth0 --seconds 60
 
-With --json: one object per exchange, then one per object joined from partial answers, then one per capture.
-Credentials are shown as their scheme and length unless --secrets is given.
+DHCP, DNS and SIP messages stand between the exchanges as facts, in order of time.
+With --json: one object per exchange or fact, then one per object joined from partial answers, then one per capture.
+Credentials are shown as their scheme and length, SIP users as *, unless --secrets is given.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from captures.bodies import BodyFiles
 from captures.errors import CaptureError
 from captures.exchange import Exchange
 from captures.facts import facts_of
-from captures.items import CaptureSummary, JoinedObject
+from captures.items import CaptureSummary, JoinedObject, Observation
 from captures.redaction import redacted
 from captures.sources import Item, ReadOptions, read_exchanges
 from tools.errors import EXIT_OK, EXIT_PROBLEM, EXIT_UNUSABLE, UnusableInput
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """List everything; a capture that cannot be read is named, and the others are still listed."""
     if bool(args.interface) == bool(args.captures):
         raise UnusableInput("expected either captures or --interface")
-    options = ReadOptions(bodies=body_files(args.extract), keylog=args.keylog)
+    options = ReadOptions(bodies=body_files(args.extract), keylog=args.keylog, secrets=args.secrets)
     shown = JsonLines(secrets=args.secrets) if args.json else Lines()
     code = EXIT_OK
     for source in sources_of(args, options):
@@ -115,6 +116,10 @@ class Lines:
         """One line, and one more for each problem."""
         if isinstance(item, Exchange):
             self._exchange(item)
+            problems = item.problems
+        elif isinstance(item, Observation):
+            told = "; ".join(filter(None, (words(fact) for fact in item.facts)))
+            self._print(f"      {item.time:%Y-%m-%d %H:%M:%S} {item.client} {told}", "")
             problems = item.problems
         elif isinstance(item, JoinedObject):
             state = f"sha256 {item.sha256}" if item.complete else f"incomplete, {len(item.missing)} parts missing"
