@@ -112,6 +112,13 @@ class LzxDecoder:
             bit = self._read_e8_size()
         while len(output) < end:
             if not self._left:
+                if self._odd:
+                    self._odd = False
+                    bit += 8
+                if self._block == UNCOMPRESSED and bit & 15:
+                    # An odd stretch of raw bytes: words are counted from where it ends.
+                    data, bit = data[1:], bit - 8
+                    self._words = unpack_words(data)
                 bit = self._read_block_header(bit, data)
             before = len(output)
             stop = min(end, before + self._left)
@@ -143,9 +150,6 @@ class LzxDecoder:
         return 33
 
     def _read_block_header(self, bit: int, data: bytes) -> int:
-        if self._odd:
-            self._odd = False
-            bit += 8
         block = self._bits(bit, 3)
         self._left = self._bits(bit + 3, 16) << 8 | self._bits(bit + 19, 8)
         self._block = block

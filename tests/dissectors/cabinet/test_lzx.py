@@ -60,6 +60,20 @@ def test_cabextract_reads_the_same(tmp_path: Path, window: int) -> None:
     assert done.stdout == data
 
 
+def test_raw_bytes_that_leave_an_odd_stretch_to_the_next_frame(tmp_path: Path) -> None:
+    """Words are then counted from an odd place until the frame ends."""
+    program = require_tool("cabextract")
+    data = CALLS[:100_000]
+    plan = [(Kind.UNCOMPRESSED, 12_227), (Kind.VERBATIM, 10_780), (Kind.UNCOMPRESSED, 12_507), (Kind.ALIGNED, 40_000)]
+    packed = lzx_cabinet(data, 16, plan)
+    cabinet = Cabinet.parse(packed)
+    assert cabinet.folders[0].parts[0].blocks[0].packed_size % 2
+    assert cabinet.read(cabinet.members[0], native=False) == data
+    path = tmp_path / "a.cab"
+    path.write_bytes(packed)
+    assert subprocess.run([program, "--pipe", str(path)], capture_output=True, check=True).stdout == data
+
+
 @given(st.integers(1, len(CALLS)), st.integers(1, 2**31 - 1))
 def test_calls_are_translated_back(size: int, file_size: int) -> None:
     data = CALLS[:size]
