@@ -183,7 +183,8 @@ def charset(headers: Headers) -> str | None:
 
 def rfc3339(moment: datetime) -> str:
     """A time as UTC RFC 3339 with microseconds, the way every upshim output shows times."""
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return f"{utc.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def endpoint(address: str, port: int) -> str:

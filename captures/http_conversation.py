@@ -279,10 +279,11 @@ class _Side:
             self.end(kind.removeprefix("end:"), time)
 
     def _start_body(self, headers: Headers, framing: Framing) -> BodyReader:
-        values = ",".join(value for name, value in headers if len(name) == 16 and name.lower() == "content-encoding")
-        recorder = self.conversation.recorder
-        codings = (*(parse_codings(values) if values else ()), *framing.codings)
-        reader = BodyReader(codings, recorder.keeping)
+        codings = framing.codings
+        for name, value in reversed(headers):
+            if len(name) == 16 and name.lower() == "content-encoding":
+                codings = (*parse_codings(value), *codings)
+        reader = BodyReader(codings, self.conversation.recorder.keeping)
         self._body_reader = reader
         self.body = reader.write
         return reader
@@ -302,7 +303,9 @@ class _ClientSide(_Side):
         self.ack = ack
         self.reader.feed(data)
         self.half.room = self.reader.room
-        self._pump()
+        server = self.conversation.server
+        if server is not None and server.queue:
+            server.pump()
 
     def hole(self, size: int, time: int) -> None:
         self.time = time

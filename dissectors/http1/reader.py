@@ -54,6 +54,8 @@ _START = {
     "request": re.compile(rb"[\r\n]*(?:" + _NAME + rb"[ \t][^\n]* HTTP/[^\n]*|(?:GET|HEAD|POST) +/[^\r\n ]*\r?)\n"),
     "response": re.compile(rb"[\r\n]*HTTP/\d+\.\d+[ \t]+\d{3}(?:[ \t\r][^\n]*)?\n"),
 }
+# First lines with nothing left to ask about them.
+_WHOLE = {"request": re.compile(_NAME + rb"[ \t][^\n]* HTTP/[^\n]*\n"), "response": _START["response"]}
 # First lines that are not whole yet. Where a message is only hoped for, text in lower case is not waited for.
 _BEGUN = {
     "request": re.compile(rb"[\r\n]*" + _NAME + rb"(?:[ \t][^\x00-\x08]*)?"),
@@ -230,13 +232,17 @@ class Reader:
                 if at == len(data):
                     return at
             self._start = self.position + at
+            if _WHOLE[self._role].match(data, at) and (match := _HEAD_END.search(data, at, at + MAX_HEAD)):
+                return self._take_head(data[at : match.end()], data, match.end())  # most heads come in one piece
             self._line = -1
             self._searched = 0
         before = len(buffer)
         buffer += data[at:]
         end = self._head_end()
         if end:
-            return self._take_head(end, data, at + end - before)
+            block = bytes(buffer[:end])
+            buffer.clear()
+            return self._take_head(block, data, at + end - before)
         if end is None:
             self._not_a_head(data, at)
         elif len(buffer) > MAX_HEAD:
@@ -261,12 +267,12 @@ class Reader:
         self._searched = len(buffer)
         return 0 if match is None else match.end()
 
-    def _take_head(self, size: int, data: bytes, following: int) -> int:
-        head = self._parsed(bytes(self._buffer[:size]))
+    def _take_head(self, block: bytes, data: bytes, following: int) -> int:
+        head = self._parsed(block)
         if head is None:
+            self._buffer += block
             self._not_a_head(data, 0)
             return len(data)
-        self._buffer.clear()
         framing = self._handler.head(head, self._start)
         if framing.kind is Kind.LENGTH:
             self._left = framing.length
