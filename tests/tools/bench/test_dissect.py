@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dissectors.cabinet import Cabinet, accelerate
+from tests.conftest import require_tool
+from tools.bench.cabinets import lzx_folders, payload
+from tools.bench.processes import measure
+from tools.cli import main
+from tools.errors import UnusableInput
+
+
+def test_every_program_is_measured_on_every_cabinet(capsys: pytest.CaptureFixture[str]) -> None:
+    require_tool("cabextract")
+    assert main(["bench", "dissect", "--size", "2", "--rounds", "1", "--json"]) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    programs = {(result["cabinet"], result["program"]) for result in results}
+    wanted = {(cabinet, program) for cabinet in ("stored", "mszip", "lzx") for program in ("upshim", "cabextract")}
+    assert wanted <= programs
+    assert (("lzx", "upshim without libmspack") in programs) == accelerate.available()
+    for result in results:
+        assert result["peak"] > 0
+        assert result["ratio"] == 1 or result["program"] != "cabextract"
+
+
+def test_people_get_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "dissect", "--size", "1", "--rounds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "mszip" in said
+    assert "x net" in said
+
+
+def test_a_program_that_fails_is_not_measured() -> None:
+    with pytest.raises(UnusableInput, match="exit 1"):
+        measure([require_tool("false")])
+
+
+def test_the_lzx_material_is_sound() -> None:
+    content = payload(100_000)
+    cabinet = Cabinet.parse(Cabinet.build(lzx_folders(content)))
+    assert cabinet.read(cabinet.members[0], native=False) == content
