@@ -27,6 +27,8 @@ def _answer(fact: Mapping[str, Any]) -> str:
 def _decision(fact: Mapping[str, Any]) -> str:
     if fact["action"] == "leave":
         return ""
+    if fact["action"] == "hold":
+        return f"held: {fact['reason']}"
     dry = " (dry run)" if fact["dry_run"] else ""
     return f"{fact['action']} {fact['version'] or ''} by {fact['rule']}{dry}".replace("  ", " ")
 
