@@ -10,12 +10,14 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from captures import link
 from captures.bootstrap import Bootstrap
+from captures.exchange import Exchange
 from captures.http_conversation import Claim, Conversation
 from captures.ip import TCP, UDP, Defragmenter, Segment
 from captures.items import CaptureSummary, Observation
@@ -45,6 +47,7 @@ class Datagram(NamedTuple):
     source_mac: str
 
 
+DECRYPTED = "decrypted from TLS by tshark"
 Datagrams = Callable[[Datagram], Iterable[Observation]]
 
 
@@ -56,9 +59,32 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         bootstrap.observe = reader.recorder.observe
         try:
             yield from reader.read(file.packets)
-            yield from reader.finish(file)
+            decrypted = _decrypt(path, reader, file, options)
+            for item in reader.finish(file):
+                if isinstance(item, Exchange) and item.connection in decrypted:
+                    yield replace(item, problems=(*item.problems, DECRYPTED))
+                else:
+                    yield item
         finally:
             reader.close()
+
+
+def _decrypt(path: Path, reader: PacketReader, file: PacketFile, options: ReadOptions) -> set[str]:
+    """Put the decrypted TLS connections behind the others; gives their numbers. What fails is a problem of the file."""
+    if not (options.keylog or options.tls_key or file.secrets) or not reader.counts["TLS connections"]:
+        return set()
+    from captures.tls_decryption import Decryption, DecryptionError  # noqa: PLC0415 - only where there are secrets
+
+    decryption = None
+    try:
+        decryption = Decryption(path, options.keylog, options.tls_key)
+        decryption.feed(reader.table)
+    except DecryptionError as error:
+        file.problems.append(str(error))
+    found = decryption.connections if decryption else set()
+    reader.counts["TLS connections decrypted"] += len(found)
+    reader.counts["TCP connections"] -= len(found)  # they were counted already
+    return found
 
 
 class PacketReader:

@@ -37,6 +37,7 @@ class ReadOptions:
     hold: int = HOLD
     bodies: BodyFiles | None = None
     keylog: Path | None = None
+    tls_key: Path | None = None  # RSA, PEM
     secrets: bool = False
 
 

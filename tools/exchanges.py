@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.add_argument("--extract", type=Path, metavar="DIR", help="write every body there, named by its sha256")
     parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets in SSLKEYLOGFILE form")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the server's RSA key in PEM form")
     parser.add_argument("--secrets", action="store_true", help="show credentials too")
 
 
@@ -48,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
     """List everything; a capture that cannot be read is named, and the others are still listed."""
     if bool(args.interface) == bool(args.captures):
         raise UnusableInput("expected either captures or --interface")
-    options = ReadOptions(bodies=body_files(args.extract), keylog=args.keylog, secrets=args.secrets)
+    options = ReadOptions(
+        bodies=body_files(args.extract), keylog=args.keylog, tls_key=args.tls_key, secrets=args.secrets
+    )
     shown = JsonLines(secrets=args.secrets) if args.json else Lines()
     code = EXIT_OK
     for source in sources_of(args, options):
