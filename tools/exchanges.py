@@ -49,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
     """List everything; a capture that cannot be read is named, and the others are still listed."""
     if bool(args.interface) == bool(args.captures):
         raise UnusableInput("expected either captures or --interface")
+    for file in filter(None, (args.keylog, args.tls_key)):
+        if not file.is_file():
+            raise UnusableInput(f"{file}: expected a file of TLS secrets")
     options = ReadOptions(
         bodies=body_files(args.extract), keylog=args.keylog, tls_key=args.tls_key, secrets=args.secrets
     )

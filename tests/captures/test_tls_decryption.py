@@ -50,3 +50,11 @@ def test_without_tshark_it_is_said(corpus: Path, monkeypatch: pytest.MonkeyPatch
     summary = read(corpus, "tls12-dsb.pcapng")[-1]
     assert isinstance(summary, CaptureSummary)
     assert summary.problems == ("tshark is not installed: TLS connections are not decrypted",)
+
+
+def test_a_key_log_may_begin_with_a_blank_line(corpus: Path, tmp_path: Path) -> None:
+    require_tool("tshark")
+    keylog = tmp_path / "keys"
+    keylog.write_bytes(b"\n" + (corpus / "pcap" / "tls-dhe1.keys").read_bytes())
+    items = read_exchanges(corpus / "pcap" / "tls-dhe1.pcapng.gz", ReadOptions(keylog=keylog))
+    assert [item.request.target for item in items if isinstance(item, Exchange)] == ["/test"]

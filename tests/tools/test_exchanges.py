@@ -76,3 +76,11 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_listed(
     assert [line.split(": ")[1] for line in err.splitlines()] == [str(path) for path in paths[:3]]
     assert main(["exchanges", str(recording), "--extract", str(tmp_path / "junk")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--keylog", "--tls-key"])
+def test_secrets_that_are_not_there(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main(["exchanges", str(recording), option, str(tmp_path / "none")]) == 2
+    assert "none: expected a file of TLS secrets" in capsys.readouterr().err
