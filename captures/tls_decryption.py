@@ -44,6 +44,7 @@ class Decryption:
 
     def __init__(self, capture: Path, keylog: Path | None, key: Path | None) -> None:
         self.connections: set[str] = set()
+        self.waiting: list[tuple[int, tuple[bytes, bytes], TcpSegment, Endpoints]] = []  # to be put in order of time
         options: list[str] = []
         for file in (keylog, key):
             if file is not None and (not file.is_file() or any(char in str(file) for char in '"\\\n')):
@@ -86,6 +87,8 @@ class Decryption:
                     with_more = pieces[-1].data + base64.b64decode(line, validate=False)
                     pieces[-1] = pieces[-1]._replace(data=with_more)
             _feed(self, table, streams, left, host, port, pieces)
+            for _, keys, segment, ends in sorted(self.waiting, key=lambda one: one[0]):
+                table.segment(keys, segment, lambda ends=ends: ends)  # type: ignore[misc]
         if len(streams) > MAX_STREAMS:
             raise DecryptionError(f"only the first {MAX_STREAMS} of {len(streams)} TLS connections were decrypted")
 
@@ -151,7 +154,9 @@ def _feed(  # one stream of tshark's, as far as it was decrypted
         table.segment(keys[side], TcpSegment(0, 0, SYN, b"", 0, pieces[0].time), lambda: ends)
     decryption.connections.add(str(table.counts["TCP connections"]))
     for side, time, data in pieces:
-        table.segment(keys[side], TcpSegment(at[side], at[1 - side], 0, data, 0, time), lambda: ends)
+        segment = TcpSegment(at[side], at[1 - side], 0, data, 0, time)
+        decryption.waiting.append((time, keys[side], segment, ends))
         at[side] += len(data)
     for side in (0, 1):
-        table.segment(keys[side], TcpSegment(at[side], 0, FIN, b"", 0, pieces[-1].time), lambda: ends)
+        segment = TcpSegment(at[side], 0, FIN, b"", 0, pieces[-1].time)
+        decryption.waiting.append((pieces[-1].time, keys[side], segment, ends))

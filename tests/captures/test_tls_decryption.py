@@ -36,6 +36,7 @@ def test_what_tshark_shows_is_read(corpus: Path, name: str) -> None:
     truth = json.loads((corpus / "truth" / f"pcap__{name}.json").read_text())
     exchanges = [item for item in read(corpus, name) if isinstance(item, Exchange)]
     assert all(DECRYPTED in exchange.problems for exchange in exchanges)
+    assert [exchange.started for exchange in exchanges] == sorted(exchange.started for exchange in exchanges)
     asked = sorted((row["method"], row["uri"]) for row in truth["http"] if "method" in row)
     assert sorted((exchange.request.method, exchange.request.target) for exchange in exchanges) == asked
     statuses = sorted(int(row["status"]) for row in truth["http"] if "status" in row)
