@@ -231,3 +231,19 @@ def test_which_servers_may_be_connected_to() -> None:
     with pytest.raises(ValueError, match="open proxy"):
         Upstreams.of(["regular"], [])
     assert Upstreams.of(["regular"], ["POOL:80"]).allow("pool", 80)
+
+
+def test_a_profile_teaches_other_names(rules: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.toml"
+    profile.write_text('[aliases]\nmodel = ["Baureihe"]\n')
+    body = check_body().replace(b"Model>", b"Baureihe>")
+
+    async def reported(upshim: Upshim, _context: Any) -> None:
+        flow = check_flow()
+        flow.request.content = body
+        await pass_through(upshim, flow)
+        assert (flow.request.content == body) is not knows
+
+    for knows in (False, True):
+        options = {"upshim_profile": str(profile)} if knows else {}
+        in_mitmproxy(reported, upshim_rules=str(rules), **options)
