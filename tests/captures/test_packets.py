@@ -14,7 +14,7 @@ import pytest
 
 from captures.bodies import BodyFiles
 from captures.exchange import Exchange
-from captures.items import CaptureSummary, JoinedObject
+from captures.items import CaptureSummary, JoinedObject, Observation
 from captures.packets import Datagram, PacketReader
 from captures.sources import Item, ReadOptions, read_exchanges
 from captures.tcp import MAX_SEGMENTS
@@ -471,7 +471,7 @@ def test_networks_with_the_same_addresses_are_kept_apart(tmp_path: Path) -> None
 def test_udp_payloads_go_to_whoever_asks() -> None:
     seen: list[Datagram] = []
 
-    def take(datagram: Datagram) -> list[Item]:
+    def take(datagram: Datagram) -> list[Observation]:
         seen.append(datagram)
         return []
 
