@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,29 +92,34 @@ def test_a_body_touched_while_it_is_taken_away_is_put_back(tmp_path: Path, monke
 
 
 def test_no_acknowledged_exchange_loses_its_body_while_others_expire(tmp_path: Path) -> None:
-    writer, cleaner = Store.create(tmp_path), Store.create(tmp_path)
-    stop = threading.Event()
+    stop, expired = threading.Event(), threading.Event()
+    added, most = 0, 300
+    with closing(Store.create(tmp_path)) as writer, closing(Store.create(tmp_path)) as cleaner:
 
-    def clean() -> None:
-        while not stop.is_set():
-            cleaner.expire(None, 3_000, datetime.now(UTC))
+        def clean() -> None:
+            while not stop.is_set():
+                if cleaner.expire(None, 3_000, datetime.now(UTC)).exchanges:
+                    expired.set()
 
-    thread = threading.Thread(target=clean)
-    thread.start()
-    try:
-        for number in range(100):
-            exchange = with_body(bytes([number % 3]) * 100)
-            for sha256 in files_of(exchange):
-                writer.bodies.put(sha256, exchange.request.body.data or b"")
-            writer.add([exchange])
-            for found in writer.exchanges():
-                assert writer.bodies.path(found.request.body.sha256).exists()
-    finally:
-        stop.set()
-        thread.join()
-    assert 0 < len(list(writer.exchanges())) < 100
-    writer.close()
-    cleaner.close()
+        with ThreadPoolExecutor(1) as pool:
+            cleaning = pool.submit(clean)
+            try:
+                # At least a hundred, and until the cleaner has had its turn: the scheduler promises it none.
+                while added < 100 or (not expired.is_set() and added < most):
+                    exchange = with_body(bytes([added % 3]) * 100)
+                    for sha256 in files_of(exchange):
+                        writer.bodies.put(sha256, exchange.request.body.data or b"")
+                    writer.add([exchange])
+                    added += 1
+                    if added > 100:
+                        expired.wait(0.1)  # without the lock that the cleaner is waiting for
+                    for found in writer.exchanges():
+                        assert writer.bodies.path(found.request.body.sha256).exists()
+            finally:
+                stop.set()
+            cleaning.result()
+        assert expired.is_set()
+        assert 0 < len(list(writer.exchanges())) < added
 
 
 @given(
