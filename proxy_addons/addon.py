@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -220,13 +220,10 @@ class Upshim:
             request.stream = False
         elif not is_check:
             watch.request.stream = request.stream = self._tee()
-        elif length is None:
-            watch.request.stream = request.stream = self._hold(partial(self._check_held, watch, flow))
-        elif length <= self.rewriter.limit:
-            request.stream = False
         else:
-            watch.problems.append(f"request of {length} bytes is over the limit of {self.rewriter.limit}: not decoded")
-            watch.request.stream = request.stream = self._tee()
+            edit = partial(self._check_held, watch, flow)
+            watch.request.stream = self._stream_to_decode("request", length, edit, watch.problems)
+            request.stream = watch.request.stream or False
 
     @fail_open
     def request(self, flow: http.HTTPFlow) -> None:
@@ -260,13 +257,10 @@ class Upshim:
             length = self.rewriter.limit + 1
         if watch.checked is None or watch.checked.phone is None or length == 0:
             watch.response.stream = response.stream = self._tee()
-        elif length is None:
-            watch.response.stream = response.stream = self._hold(partial(self._answer_held, watch, flow))
-        elif length <= self.rewriter.limit:
-            response.stream = False
         else:
-            watch.problems.append(f"answer of {length} bytes is over the limit of {self.rewriter.limit}: not decoded")
-            watch.response.stream = response.stream = self._tee()
+            edit = partial(self._answer_held, watch, flow)
+            watch.response.stream = self._stream_to_decode("answer", length, edit, watch.problems)
+            response.stream = watch.response.stream or False
         if response.stream:
             self._commit(response, watch.response, self._response_edits(watch))
 
@@ -294,8 +288,17 @@ class Upshim:
     def _tee(self) -> Tee:
         return Tee(self.failures, self.recording)
 
-    def _hold(self, edit: Any) -> Hold:
-        return Hold(self.failures, self.rewriter.limit, edit, self._tee())
+    def _stream_to_decode(
+        self, side: str, length: int | None, edit: Callable[[bytes], bytes], problems: list[str]
+    ) -> Tee | Hold | None:
+        """How a body that is to be decoded passes: None where it is short enough for mitmproxy to buffer it."""
+        limit = self.rewriter.limit
+        if length is None:
+            return Hold(self.failures, limit, edit, self._tee())
+        if length <= limit:
+            return None
+        problems.append(f"{side} of {length} bytes is over the limit of {limit}: not decoded")
+        return self._tee()
 
     def _look_for_fetch(self, flow: http.HTTPFlow) -> None:
         request, (address, *_) = flow.request, flow.client_conn.peername

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
 from tools.errors import EXIT_UNUSABLE, UnusableInput
+from tools.options import declare
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
 VERBS: dict[str, str] = {
@@ -92,13 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def add_verb(verbs: argparse._SubParsersAction[OneLineParser], name: str, module: Verb) -> None:
     """Declare one verb from its module."""
-    summary, _, details = module.__doc__.partition("\n")
-    parser = verbs.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=details.strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = declare(verbs, name, module.__doc__)
     module.add_arguments(parser)
     parser.set_defaults(run=module.run)

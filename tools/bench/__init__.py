@@ -13,6 +13,8 @@ import argparse
 import importlib
 from typing import Protocol, cast
 
+from tools.options import declare
+
 # Bench -> module. One line each; a bench is a module like a verb.
 BENCHES: dict[str, str] = {
     "captures": "tools.bench.captures",
@@ -37,14 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
     for name, module_name in BENCHES.items():
         module = cast(Bench, importlib.import_module(module_name))
-        summary, _, details = module.__doc__.partition("\n")
-        bench = benches.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=details.strip(),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        bench = declare(benches, name, module.__doc__)
         module.add_arguments(bench)
         bench.set_defaults(measure=module.run)
 
