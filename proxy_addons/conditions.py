@@ -118,7 +118,9 @@ class Limits:
     fleet_failure_rate: float | None = None
     fleet_window: timedelta = timedelta(hours=24)
     fleet_minimum: int = 5
+    fleet_undecided: int | None = None
     concurrent_downloads: int | None = None
 
 
 NO_LIMITS = Limits()
+UNDECIDED = 50  # attempts of which a breaker does not know yet how they end, unless its rule says otherwise

@@ -14,6 +14,9 @@ fails when
 - it has reported the new version and then an older one again.
 
 Failures count until the phone reports another version, and for `KEPT_FOR` at most.
+
+How an attempt will end is not known until then, unless the phone is heard of again and has not got the firmware: a
+phone that a bad image has killed says nothing any more, and that must count too.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from typing import Any
 from captures.exchange import rfc3339
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
-from proxy_addons.rules import MAX_FAILURES_KEPT, MAX_OFFERS_KEPT, MAX_OUTCOMES_KEPT
+from proxy_addons.fleet_counts import Outcomes, Places, Undecided
+from proxy_addons.rules import MAX_FAILURES_KEPT, MAX_OFFERS_KEPT
 
 MAX_PHONES = 200_000
 MAX_CHANGES_KEPT = 16  # versions, addresses and statuses of one phone
@@ -178,15 +182,6 @@ class PhoneHistory:
         }
 
 
-@dataclass(slots=True)
-class _Slot:
-    """A phone's place among the downloads of a rule."""
-
-    rule: str
-    until: datetime
-    active: int = 0
-
-
 class Histories:
     """All phones, and what the fleet's limits need to know. One writer."""
 
@@ -194,8 +189,9 @@ class Histories:
         self._most = most
         self._phones: OrderedDict[str, PhoneHistory] = OrderedDict()
         self._by_address: dict[str, set[str]] = {}
-        self._slots: dict[str, _Slot] = {}
-        self._outcomes: dict[str, deque[tuple[datetime, bool]]] = {}
+        self._places = Places()
+        self._outcomes: dict[str, Outcomes] = {}
+        self._undecided: dict[str, Undecided] = {}
 
     def __len__(self) -> int:
         return len(self._phones)
@@ -221,7 +217,7 @@ class Histories:
         phone.first_seen = phone.first_seen or now
         phone.last_seen = now
         phone.checks += 1
-        self._end_slot(identity)
+        self._places.leave(identity)
         if address and (not phone.addresses or phone.addresses[-1][1] != address):
             if phone.addresses:
                 self._leave_address(phone.addresses[-1][1], identity)
@@ -233,12 +229,17 @@ class Histories:
             self._runs(phone, version, now)
         elif phone.attempt is not None:
             self._judge(phone, phone.attempt, status, now)
+        attempt = phone.attempt
+        if attempt is not None and attempt.downloaded is None and not phone.pending:
+            self._known_end(attempt.path, identity)
         return phone
 
     def _runs(self, phone: PhoneHistory, version: Version, now: datetime) -> None:
         """A phone reports another version than before."""
         attempt, left = phone.attempt, phone.version
         phone.attempt = None
+        if attempt is not None:
+            self._known_end(attempt.path, phone.identity)
         phone.failures.clear()
         if attempt is not None and attempt.version in {None, version}:
             phone.reached, phone.reached_on = version, attempt.path
@@ -263,16 +264,17 @@ class Histories:
         if attempt is not None:
             phone.failures.append(Failure(now, attempt.version, why))
             phone.attempt = None
+            self._known_end(attempt.path, phone.identity)
             self._outcome(attempt.path, now, worked=False)
 
-    def decided(self, identity: str, now: datetime, action: str, rule: str = "") -> None:
+    def decided(self, identity: str, now: datetime, action: str, rule: str = "", path: str = "") -> None:
         """What was decided for a phone; a `rule` that changes what it gets takes a place among the downloads."""
         phone = self._known(identity)
         phone.action = action
         if rule:
             phone.pending += 1
-            slot = self._slots.get(identity)
-            self._slots[identity] = _Slot(rule, now + OFFER_LEASE, slot.active if slot else 0)
+            self._places.take(identity, rule, now + OFFER_LEASE, now)
+            self._undecided.setdefault(path, Undecided()).add(identity, now)
 
     def answered(
         self, identity: str, now: datetime, *, rule: str = "", path: str = "", offers: bool, version: Version | None
@@ -283,11 +285,15 @@ class Histories:
             phone.pending = max(0, phone.pending - 1)
         if not offers or (version is not None and version == phone.version):
             if rule and not phone.pending:
-                self._end_slot(identity)
+                self._places.leave(identity)
+                if phone.attempt is None or phone.attempt.downloaded is None:
+                    self._known_end(path, identity)
             return
         phone.offers.append(Offered(now, version, rule))
         attempt = phone.attempt
         if attempt is None or attempt.version != version:
+            if attempt is not None and attempt.path != path:
+                self._known_end(attempt.path, identity)
             phone.attempt = Attempt(version, path)
         elif path:
             attempt.path = path
@@ -300,8 +306,7 @@ class Histories:
             phone.last_seen = now
             if phone.attempt is not None:
                 phone.attempt.begun = True
-            if slot := self._slots.get(identity):
-                slot.active += 1
+            self._places.begin(identity)
         return identity
 
     def fetched(self, identity: str, now: datetime, download: Download) -> None:
@@ -309,9 +314,7 @@ class Histories:
         phone = self._known(identity)
         phone.last_seen = now
         phone.downloads.append(download)
-        if slot := self._slots.get(identity):
-            slot.active = max(0, slot.active - 1)
-            slot.until = now + IDLE_LEASE
+        self._places.end(identity, now + IDLE_LEASE)
         attempt = phone.attempt
         if attempt is None or attempt.version not in {None, download.version} or not download.complete:
             return
@@ -320,6 +323,7 @@ class Histories:
         if file in attempt.files:
             self._fail(phone, f"it has fetched {download.file} again", now)
             attempt = phone.attempt = Attempt(download.version, attempt.path, begun=True)
+            self._undecided.setdefault(attempt.path, Undecided()).add(identity, now)
         if len(attempt.files) < MAX_FILES:
             attempt.files.add(file)
         if not file.endswith(NOT_FIRMWARE):
@@ -327,23 +331,25 @@ class Histories:
 
     def downloading(self, rule: str, now: datetime, besides: str | None = None) -> int:
         """Phones that hold a place among the downloads of a rule, one of them left out."""
-        for identity in [name for name, slot in self._slots.items() if not slot.active and slot.until <= now]:
-            del self._slots[identity]
-        return sum(slot.rule == rule for identity, slot in self._slots.items() if identity != besides)
+        return self._places.count(rule, now, besides)
 
     def outcomes(self, path: str, now: datetime, span: timedelta) -> tuple[int, int]:
         """Attempts on an upgrade path that failed and that ended at all, within a span of time."""
-        failed = ended = 0
-        for at, worked in reversed(self._outcomes.get(path, ())):
-            if at <= now - span:
-                break
-            ended += 1
-            failed += not worked
-        return failed, ended
+        known = self._outcomes.get(path)
+        return known.within(now, span) if known is not None else (0, 0)
+
+    def undecided(self, path: str, now: datetime) -> int:
+        """Phones that were given something on an upgrade path, and how that ends is not known yet."""
+        known = self._undecided.get(path)
+        return known.count(now - KEPT_FOR) if known is not None else 0
+
+    def _known_end(self, path: str, identity: str) -> None:
+        if known := self._undecided.get(path):
+            known.drop(identity)
 
     def _outcome(self, path: str, now: datetime, *, worked: bool) -> None:
         if path:
-            self._outcomes.setdefault(path, deque(maxlen=MAX_OUTCOMES_KEPT)).append((now, worked))
+            self._outcomes.setdefault(path, Outcomes()).add(now, worked=worked)
 
     def _known(self, identity: str) -> PhoneHistory:
         phone = self._phones.get(identity)
@@ -351,7 +357,9 @@ class Histories:
             phone = self._phones[identity] = PhoneHistory(identity)
             if len(self._phones) > self._most:
                 forgotten, history = self._phones.popitem(last=False)
-                self._end_slot(forgotten)
+                self._places.leave(forgotten)
+                if history.attempt is not None:
+                    self._known_end(history.attempt.path, forgotten)
                 if history.addresses:
                     self._leave_address(history.addresses[-1][1], forgotten)
         self._phones.move_to_end(identity)
@@ -372,8 +380,3 @@ class Histories:
         there.discard(identity)
         if not there:
             self._by_address.pop(address, None)
-
-    def _end_slot(self, identity: str) -> None:
-        slot = self._slots.get(identity)
-        if slot is not None and not slot.active:
-            del self._slots[identity]

@@ -107,8 +107,8 @@ def known_history(plan: Plan) -> str | None:
 def known_time(plan: Plan) -> str | None:
     """Limits over time need a time."""
     limits = plan.rule.limits
-    counted = limits.per_phone_per_day, limits.fleet_failure_rate, limits.concurrent_downloads
-    if plan.changes_version and plan.situation.now is None and counted != (None, None, None):
+    counted = limits.per_phone_per_day, limits.fleet_failure_rate, limits.fleet_undecided, limits.concurrent_downloads
+    if plan.changes_version and plan.situation.now is None and any(limit is not None for limit in counted):
         return "the rule has limits, and the time is not known"
     return None
 
@@ -170,6 +170,24 @@ def fleet_breaker(plan: Plan) -> str | None:
     return f"the breaker is open: {failed} of {ended} attempts on path {path.name} failed"
 
 
+def undecided_attempts(plan: Plan) -> str | None:
+    """The breaker knows only of attempts that have ended; so many more may be under way."""
+    most, now, history, path = (
+        plan.rule.limits.fleet_undecided,
+        plan.situation.now,
+        plan.situation.history,
+        plan.rule.path,
+    )
+    if not plan.changes_version or most is None or now is None or history is None or path is None:
+        return None
+    waiting = history.undecided(path.name, now)
+    return (
+        f"how {waiting} attempts on path {path.name} end is not known yet, the limit is {most}"
+        if waiting >= most
+        else None
+    )
+
+
 def concurrent_downloads(plan: Plan) -> str | None:
     """So many phones at one time, for the sake of the line."""
     most, now, history = plan.rule.limits.concurrent_downloads, plan.situation.now, plan.situation.history
@@ -191,6 +209,7 @@ INTERLOCKS: tuple[Interlock, ...] = (
     required_waypoint,
     failed_waypoint,
     fleet_breaker,
+    undecided_attempts,
     staged_rollout,
     time_window,
     daily_limit,

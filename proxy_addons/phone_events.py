@@ -34,7 +34,9 @@ def decided(histories: Histories, phone: Phone, now: datetime, decision: Decisio
     identity = identity_of(phone.mac, phone.serial, phone.address)
     if identity is not None:
         acts = decision.action in ACTIONS and not dry_run
-        histories.decided(identity, now, decision.action, decision.rule.name if acts and decision.rule else "")
+        rule = decision.rule if acts else None
+        path = rule.path.name if rule is not None and rule.path is not None else ""
+        histories.decided(identity, now, decision.action, rule.name if rule is not None else "", path)
 
 
 def answered(histories: Histories, exchange: Exchange) -> None:
@@ -52,7 +54,7 @@ def answered(histories: Histories, exchange: Exchange) -> None:
         offered = [_version((decision or {})["version"])]
     elif ours and (action == "offer" or not _changed(exchange.request, exchange.rewritten_request)):
         # Decided, but not done: what the server offers is its own idea.
-        histories.answered(identity, now, rule=rule, offers=False, version=None)
+        histories.answered(identity, now, rule=rule, path=path, offers=False, version=None)
         ours = False
     histories.answered(
         identity,
@@ -113,7 +115,8 @@ def _check_again(histories: Histories, exchange: Exchange) -> None:
     )
     if decision is not None:
         acts = decision["action"] in ACTIONS and not decision.get("dry_run")
-        histories.decided(identity, exchange.started, decision["action"], str(decision["rule"]) if acts else "")
+        rule, path = (str(decision[name] or "") if acts else "" for name in ("rule", "path"))
+        histories.decided(identity, exchange.started, decision["action"], rule, path)
     answered(histories, exchange)
 
 

@@ -23,6 +23,7 @@
     limits.fleet_failure_rate = 0.2   # over this share of failures nobody is offered anything more on this path,
     limits.fleet_window = "24h"       # counted over this time (24h where it is not there),
     limits.fleet_minimum = 5          # from so many outcomes on (5 where it is not there)
+    limits.fleet_undecided = 50       # phones on this path whose attempt has not ended (50 beside a failure rate)
     limits.concurrent_downloads = 10  # phones that are downloading because of this rule at one time
 
 The first rule that matches decides: `when.version`, `when.mac`, `when.serial` and `when.subnet` (of the phone's
@@ -41,7 +42,7 @@ from typing import Any
 
 from dissectors import DissectError
 from dissectors.version import Version
-from proxy_addons.conditions import NO_LIMITS, Limits, Rollout, VersionRange, Window
+from proxy_addons.conditions import NO_LIMITS, UNDECIDED, Limits, Rollout, VersionRange, Window
 from proxy_addons.toml_table import Network, RulesError, Table
 
 MAX_RULES_BYTES = 16 << 20
@@ -289,6 +290,9 @@ class _Reader:
             fleet_failure_rate=limits.number("fleet_failure_rate", 1),
             fleet_window=limits.duration("fleet_window", "24h"),
             fleet_minimum=limits.whole("fleet_minimum", None, MAX_OUTCOMES_KEPT) or default.fleet_minimum,
+            fleet_undecided=limits.whole(
+                "fleet_undecided", UNDECIDED if "fleet_failure_rate" in limits.values else None, 1_000_000
+            ),
             concurrent_downloads=limits.whole("concurrent_downloads", None, 1_000_000),
         )
 

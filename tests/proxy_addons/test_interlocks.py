@@ -63,7 +63,7 @@ class Fleet:
         self.histories.checked(name_of(one), now, version=one.version, address=one.address, status=one.status)
         decision = decide(self.rules, one, Situation(now, self.histories))
         rule = decision.rule.name if decision.rule and decision.action in {"report", "offer"} else ""
-        self.histories.decided(name_of(one), now, decision.action, rule)
+        self.histories.decided(name_of(one), now, decision.action, rule, "cx700" if rule else "")
         return decision
 
     def fetch(self, one: Phone, now: datetime, *, complete: bool = True, file: str = "CPE.nbt") -> None:
@@ -248,6 +248,33 @@ def test_the_breaker_waits_for_enough_outcomes() -> None:
         assert fleet.check(phone(10 + number), NOW + MINUTE).action == "offer"
         fleet.check(replace(phone(number), status=bad), NOW + MINUTE)
     holds(fleet.check(phone(20), NOW + MINUTE), "fleet_breaker", "5 of 5")
+
+
+@BOTH
+def test_attempts_that_have_not_ended(way: str) -> None:
+    fleet = Fleet(way + "limits.fleet_undecided = 3\n")
+    one, two, three, four = (phone(number) for number in range(4))
+    assert fleet.check(one, NOW).action != "hold"
+    assert fleet.check(two, NOW).action != "hold"
+    assert fleet.ask(three, NOW).action != "hold"  # its answer is still on its way
+    holds(fleet.check(four, NOW), "undecided_attempts", "3 attempts on path cx700", "limit is 3")
+    # A report that leads to no offer is no attempt.
+    fleet.histories.answered(name_of(three), NOW, rule="stuck", path="cx700", offers=False, version=None)
+    assert fleet.check(four, NOW).action != "hold"
+    holds(fleet.check(three, NOW), "undecided_attempts")
+    # A phone that is heard of and has not got the firmware makes room for itself; one that has it does not.
+    fleet.fetch(one, NOW + MINUTE, complete=False)
+    assert fleet.check(one, NOW + HOUR).action != "hold"
+    fleet.fetch(one, NOW + HOUR + MINUTE)
+    holds(fleet.check(one, NOW + 2 * HOUR), "failed_waypoint", "not installed it yet")
+    holds(fleet.check(three, NOW + 2 * HOUR), "undecided_attempts")
+    # A phone that is never heard of again keeps its place: a bad image may have killed it.
+    holds(fleet.check(three, NOW + timedelta(days=20)), "undecided_attempts")
+    fleet.check(replace(one, version=INTERIM), NOW + timedelta(days=20))  # that one worked
+    assert fleet.check(three, NOW + timedelta(days=20)).action != "hold"
+    fleet.check(replace(two, status=LastUpdateStatus.parse("12002;0")), NOW + timedelta(days=20))  # and that failed
+    assert fleet.check(phone(5), NOW + timedelta(days=20)).action != "hold"
+    holds(fleet.check(phone(6), NOW + timedelta(days=20)), "undecided_attempts")
 
 
 @BOTH

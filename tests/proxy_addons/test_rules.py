@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dissectors import DissectError
 from dissectors.mac_address import normal_mac
 from dissectors.version import Version
-from proxy_addons.conditions import Limits, Rollout, Window
+from proxy_addons.conditions import UNDECIDED, Limits, Rollout, Window
 from proxy_addons.rules import HeaderEdits, Offer, Report, Rules, RulesError, VersionRange
 from tests.bodies import OFFER_NEXT, REPORT_ZERO, RULES
 
@@ -67,7 +67,9 @@ allow_address_identity = true
     assert [str(subnet) for subnet in rule.subnets or ()] == ["10.1.0.0/16", "fd00::/8", "192.0.2.7/32"]
     assert rule.window == Window(time(22), time(5), utc=True)
     assert rule.rollout == Rollout(frozenset({"00:04:f2:00:01:76"}), frozenset({"ab37_679e"}), 12.5)
-    assert rule.limits == Limits(3, 2, 0.2, timedelta(days=7), 10, 25)
+    assert rule.limits == Limits(3, 2, 0.2, timedelta(days=7), 10, UNDECIDED, 25)
+    (capped,) = Rules.parse((text + "limits.fleet_undecided = 7\n").encode()).rules
+    assert capped.limits.fleet_undecided == 7
     assert rule.allow_address_identity
     (plain,) = Rules.parse(REPORT_ZERO.encode()).rules
     assert (plain.subnets, plain.window, plain.rollout, plain.limits) == (None, None, None, Limits())
