@@ -7,6 +7,7 @@ queue is full or the disk fails, recording loses something and counts it; traffi
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,17 @@ LOOK_EVERY = 60.0  # seconds an idle recording waits before it looks at its age 
 FOREVER = Keep()
 
 Acknowledge = Callable[[bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far a recording is behind, and what it has done since it was opened. `lag` is in seconds."""
+
+    exchanges: int
+    body_bytes: int
+    lag: float
+    committed: int
+    written_bytes: int
 
 
 class Observer(Protocol):
@@ -115,6 +127,9 @@ class Recording:
         self._queue: deque[_Chunk | _End | _Row] = deque()
         self._waiting_bytes = 0
         self._waiting_rows = 0
+        self._handed_over: deque[float] = deque()  # when each exchange came that is not committed yet
+        self._committed = 0
+        self._written_bytes = 0
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="upshim-recording", daemon=True)
@@ -150,10 +165,18 @@ class Recording:
                 self._lose("an exchange: the queue is full")
             else:
                 self._waiting_rows += 1
+                self._handed_over.append(time.monotonic())
                 self._queue.append(_Row(exchange, acknowledge))
                 self._changed.notify()
                 return
         acknowledge(False)
+
+    def backlog(self) -> Backlog:
+        """How far behind it is. May be called from any thread, and never waits for the disk."""
+        with self._changed:
+            oldest = self._handed_over[0] if self._handed_over else None
+            lag = 0.0 if oldest is None else time.monotonic() - oldest
+            return Backlog(len(self._handed_over), self._waiting_bytes, lag, self._committed, self._written_bytes)
 
     def close(self, timeout: float = 30) -> None:
         """Write what is queued and let go; gives up after `timeout` seconds."""
@@ -205,7 +228,12 @@ class Recording:
             if not isinstance(item, _Row):
                 self._write_body(item)
         if rows:
-            self._commit(rows)
+            try:
+                self._commit(rows)
+            finally:
+                with self._changed:
+                    for _ in rows:
+                        self._handed_over.popleft()
 
     def _next_batch(self) -> list[_Chunk | _End | _Row]:
         with self._changed:
@@ -224,6 +252,7 @@ class Recording:
                 if body.incoming is None:
                     body.incoming = self.store.bodies.begin()
                 body.incoming.file.write(item.data)
+                self._written_bytes += len(item.data)
             elif body.incoming is not None:
                 if item.sha256 is None or body.lost:
                     body.incoming.drop()
@@ -240,6 +269,7 @@ class Recording:
             indexes = self._store_rows(rows)
             if indexes and locked:
                 self._journal_rows([replace(row.exchange, index=n) for n, row in zip(indexes, rows, strict=True)])
+        self._committed += len(indexes)
         for row in rows:
             row.acknowledge(bool(indexes))
         for row in rows if indexes and self._observer is not None else ():
@@ -252,8 +282,10 @@ class Recording:
                 for body in bodies_of(exchange):
                     if body.data:
                         self.store.bodies.put(body.sha256, body.data)
+                        self._written_bytes += len(body.data)
                     if body.encoded and body.encoded_sha256:
                         self.store.bodies.put(body.encoded_sha256, body.encoded)
+                        self._written_bytes += len(body.encoded)
             return self.store.add(exchanges)
         except (OSError, sa.exc.SQLAlchemyError) as error:
             with self._changed:

@@ -35,6 +35,7 @@ from proxy_addons.failures import Failures, fail_open, fail_open_async
 from proxy_addons.flows import body_length, headers_of, moment
 from proxy_addons.health import PATH, health_answer, is_health_check
 from proxy_addons.history import KEPT_FOR, Histories
+from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
 from proxy_addons.policy import Phone, Situation
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
@@ -78,6 +79,8 @@ class Upshim:
         self.draining = False
         self._health = PATH
         self.histories: Histories | None = Histories()  # None where what a recording tells could not be read
+        self.rules_loaded = time.time()  # when those in force came into force
+        self.rules_refused = False  # whether a newer file was not taken
         self.stopped = False  # by signal or command
         self.kill_switch: str | None = None
         self._fetching: WeakKeyDictionary[http.HTTPFlow, str] = WeakKeyDictionary()
@@ -129,13 +132,17 @@ class Upshim:
             self._load_rewriter()
         except exceptions.OptionsError as error:
             # After start-up an error in the log ends nothing.
-            logger.error("upshim: the old rules stay in force: %s", error)  # noqa: TRY400 - a mistake in a file, not in us
+            logger.error(  # noqa: TRY400 - a mistake in a file, not in us
+                "upshim: the old rules stay in force: %s", error, extra=event("rules", refused=str(error))
+            )
             self.failures.counts["rules refused"] += 1
+            self.rules_refused = True
 
     def toggle(self) -> None:
         """Switch all rewriting off, or on again, from the next exchange on."""
         self.stopped = not self.stopped
-        logger.warning("upshim: rewriting is switched %s", "off" if self.stopped else "on")
+        switched = "off" if self.stopped else "on"
+        logger.warning("upshim: rewriting is switched %s", switched, extra=event("switch", stopped=self.stopped))
 
     def why_stopped(self) -> str:
         """What has switched all rewriting off; blank where nothing has."""
@@ -158,6 +165,7 @@ class Upshim:
             await asyncio.sleep(LOOK_EVERY)
             if self._stamps != stamps(ctx.options.upshim_rules, ctx.options.upshim_profile):
                 self.reload()
+            self.failures.tell_growth(time.monotonic())
 
     def _load_rewriter(self) -> None:
         options = ctx.options
@@ -168,7 +176,9 @@ class Upshim:
         )
         if options.upshim_rules:
             rules = self.rewriter.rules
-            logger.info("upshim: %d rules in force (sha256 %s)", len(rules.rules), rules.sha256)
+            told = event("rules", rules=len(rules.rules), sha256=rules.sha256)
+            logger.info("upshim: %d rules in force (sha256 %s)", len(rules.rules), rules.sha256, extra=told)
+        self.rules_loaded, self.rules_refused = time.time(), False
 
     def _close_recording(self) -> None:
         if self.recording is not None:
@@ -344,8 +354,7 @@ class Upshim:
         watch.checked, watch.request.edited = checked, checked.body
         self._count(checked.body)
         self.metrics.checked(checked, time.perf_counter() - began, dry_run=self.rewriter.dry_run)
-        if checked.phone is not None:
-            log_decision(checked, dry_run=self.rewriter.dry_run)
+        log_decision(checked, flow.client_conn.id, dry_run=self.rewriter.dry_run)
         return checked
 
     def _check_held(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> bytes:
@@ -411,10 +420,12 @@ class Upshim:
 
         recording.add(exchange, acknowledge)
         # The phone gets the end of its answer once the record of it can no longer be lost, or after a short while.
+        began = time.perf_counter()
         try:
             await asyncio.wait_for(recorded, ACKNOWLEDGE_WITHIN)
         except TimeoutError:
             self.failures.note("late record", f"an answer did not wait longer than {ACKNOWLEDGE_WITHIN} s")
+        self.metrics.recorded(time.perf_counter() - began)
 
 
 def recording_settings() -> tuple[Keep, Stored]:
@@ -459,23 +470,6 @@ def stamps(*paths: str | None) -> Stamps:
         return status and (status.st_ino, status.st_size, status.st_mtime_ns)
 
     return tuple(stamp(path) for path in paths)
-
-
-def log_decision(checked: Checked, *, dry_run: bool) -> None:
-    """One line for one update check."""
-    phone, decision = checked.phone, checked.decision
-    if phone is not None:
-        logger.info(
-            "upshim: check from %s %s %s %s: %s%s%s (%s)",
-            phone.mac or phone.serial or "an unnamed phone",
-            phone.vendor,
-            phone.model,
-            phone.version,
-            decision.action,
-            f" by rule {decision.rule.name}" if decision.rule else "",
-            ", dry run" if dry_run else "",
-            decision.reason,
-        )
 
 
 def load_rewriter(rules: str | None, profile: str | None, limit: int, *, dry_run: bool) -> Rewriter:

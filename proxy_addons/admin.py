@@ -1,15 +1,18 @@
 """The operator's listener: /health and /metrics, apart from the port phones use.
 
 It answers GET only, one request per connection, and holds little memory whatever connects to it. It listens on the
-loopback interface unless a token guards it.
+loopback interface unless a token guards it. Metrics are collected in a thread of their own, once at a time, so that
+neither a big fleet nor a disk that hangs holds up an exchange.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +26,7 @@ REASONS = {
     401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
+    500: "Internal Server Error",
     503: "Service Unavailable",
 }
 JSON, TEXT, PROMETHEUS = "application/json", "text/plain", "text/plain; version=0.0.4; charset=utf-8"
@@ -39,6 +43,7 @@ class Admin:
         self._token = token
         self._open = 0
         self._server: asyncio.Server | None = None
+        self._collecting: asyncio.Future[bytes] | None = None
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; returns the address. Raises `OSError`, and `ValueError` for an address that needs a token."""
@@ -65,7 +70,7 @@ class Admin:
                     head = await reader.readuntil(b"\r\n\r\n")
                 except asyncio.LimitOverrunError:
                     head = b""
-                writer.write(self.answer(head))
+                writer.write(await self.answer(head))
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
             pass  # who does not ask gets no answer
@@ -73,7 +78,7 @@ class Admin:
             self._open -= 1
             writer.close()
 
-    def answer(self, head: bytes) -> bytes:
+    async def answer(self, head: bytes) -> bytes:
         """The answer to a request's head."""
         lines = head.decode("latin-1").split("\r\n")
         words = lines[0].split(" ")
@@ -87,16 +92,47 @@ class Admin:
         if words[0] != "GET":
             return response(405, TEXT, b"GET only\n", "Allow: GET")
         if words[1] == "/metrics":
-            return response(200, PROMETHEUS, self._metrics())
+            try:
+                return response(200, PROMETHEUS, await self._collect())
+            except Exception as error:  # noqa: BLE001 - whatever it is, the operator should hear of it
+                return response(500, TEXT, f"metrics cannot be collected: {error!r}\n".encode())
         if words[1] == "/health":
             well, details = self._health()
             return response(200 if well else 503, JSON, json.dumps(details).encode() + b"\n")
         return response(404, TEXT, b"/health or /metrics\n")
 
+    async def _collect(self) -> bytes:
+        if self._collecting is None or self._collecting.done():
+            self._collecting = in_thread(self._metrics)
+        # Who gives up does not take it from the others who wait for the same.
+        return await asyncio.shield(self._collecting)
+
     def _may(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(" ")
         given, expected = token.strip().encode("latin-1"), (self._token or "").encode()
         return scheme.lower() == "bearer" and hmac.compare_digest(given, expected)
+
+
+def in_thread(work: Callable[[], bytes]) -> asyncio.Future[bytes]:
+    """What `work` returns, from a thread that does not hold up the end of the process either."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[bytes] = loop.create_future()
+
+    def resolve(result: bytes, error: Exception | None) -> None:
+        if not future.done():
+            future.set_result(result) if error is None else future.set_exception(error)
+
+    def run() -> None:
+        result, failed = b"", None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop may be gone
+            loop.call_soon_threadsafe(resolve, result, failed)
+
+    threading.Thread(target=run, name="upshim-metrics", daemon=True).start()
+    return future
 
 
 def response(status: int, kind: str, body: bytes, *headers: str) -> bytes:

@@ -1,4 +1,7 @@
-"""Fail open: what goes wrong in our code is counted and logged once per cause, and the exchange goes on untouched."""
+"""Fail open: what goes wrong in our code is counted and logged once per cause, and the exchange goes on untouched.
+
+What goes on happening is told again at intervals, as a number.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
+from proxy_addons.log_lines import event
+
 logger = logging.getLogger("upshim")
 
+TELL_EVERY = 600.0  # seconds between lines about causes that grew
+MAX_TOLD = 20  # of them at one time
 MAX_CAUSES = 1000  # a cause is a place in our code and a type; more than this means something makes them up
 
 
@@ -19,6 +26,8 @@ class Failures:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.faults = 0  # errors of our own among them: times we failed open
+        self._told: Counter[str] = Counter()
+        self._told_at: float | None = None
 
     def note(self, cause: str, detail: object) -> None:
         """Count one failure; the first of its cause is logged with its detail."""
@@ -27,7 +36,31 @@ class Failures:
         self.counts[cause] += 1
         if self.counts[cause] == 1:
             # A warning: an error before start-up is over would end mitmproxy.
-            logger.warning("upshim: %s: %s (logged once; counted from here on)", cause, detail)
+            self._told[cause] = 1
+            logger.warning(
+                "upshim: %s: %s (logged once; counted from here on)",
+                cause,
+                detail,
+                extra=event("failure", cause=cause, detail=str(detail), count=1),
+            )
+
+    def tell_growth(self, now: float) -> None:
+        """Log what has grown since the last time, at most every `TELL_EVERY` seconds; `now` is any steady clock's."""
+        if self._told_at is None:
+            self._told_at = now
+        if now - self._told_at < TELL_EVERY:
+            return
+        self._told_at = now
+        counts = Counter(dict(self.counts))  # other threads count too
+        for cause, more in (counts - self._told).most_common(MAX_TOLD):
+            logger.warning(
+                "upshim: %s: %d more times, %d in all",
+                cause,
+                more,
+                counts[cause],
+                extra=event("failure", cause=cause, more=more, count=counts[cause]),
+            )
+        self._told = counts
 
     def exception(self, error: Exception) -> None:
         """Count an exception of ours, by its type and the place it was raised at."""

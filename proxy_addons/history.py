@@ -30,6 +30,7 @@ from typing import Any
 from captures.exchange import rfc3339
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
+from proxy_addons.census import Census, Label
 from proxy_addons.fleet_counts import Outcomes, Places, Undecided
 from proxy_addons.rules import MAX_FAILURES_KEPT, MAX_OFFERS_KEPT
 
@@ -116,6 +117,7 @@ class PhoneHistory:
     reached: Version | None = None  # the last version it was offered and then ran
     reached_on: str = ""  # the upgrade path of that offer
     pending: int = 0  # offers decided on, their answers not yet seen
+    counted: Label | None = None  # how the census has it
 
     @property
     def weak(self) -> bool:
@@ -192,6 +194,7 @@ class Histories:
         self._places = Places()
         self._outcomes: dict[str, Outcomes] = {}
         self._undecided: dict[str, Undecided] = {}
+        self.census = Census()
 
     def __len__(self) -> int:
         return len(self._phones)
@@ -232,6 +235,7 @@ class Histories:
         attempt = phone.attempt
         if attempt is not None and attempt.downloaded is None and not phone.pending:
             self._known_end(attempt.path, identity)
+        self._count(phone)
         return phone
 
     def _runs(self, phone: PhoneHistory, version: Version, now: datetime) -> None:
@@ -271,6 +275,7 @@ class Histories:
         """What was decided for a phone; a `rule` that changes what it gets takes a place among the downloads."""
         phone = self._known(identity)
         phone.action = action
+        self._count(phone)
         if rule:
             phone.pending += 1
             self._places.take(identity, rule, now + OFFER_LEASE, now)
@@ -295,6 +300,7 @@ class Histories:
             if attempt is not None and attempt.path != path:
                 self._known_end(attempt.path, identity)
             phone.attempt = Attempt(version, path)
+            self._count(phone)
         elif path:
             attempt.path = path
 
@@ -306,6 +312,7 @@ class Histories:
             phone.last_seen = now
             if phone.attempt is not None:
                 phone.attempt.begun = True
+                self._count(phone)
             self._places.begin(identity)
         return identity
 
@@ -324,6 +331,7 @@ class Histories:
             self._fail(phone, f"it has fetched {download.file} again", now)
             attempt = phone.attempt = Attempt(download.version, attempt.path, begun=True)
             self._undecided.setdefault(attempt.path, Undecided()).add(identity, now)
+            self._count(phone)
         if len(attempt.files) < MAX_FILES:
             attempt.files.add(file)
         if not file.endswith(NOT_FIRMWARE):
@@ -347,6 +355,11 @@ class Histories:
         if known := self._undecided.get(path):
             known.drop(identity)
 
+    def _count(self, phone: PhoneHistory) -> None:
+        version = str(phone.version) if phone.version else "unknown"
+        if phone.counted != (phone.state, version):
+            phone.counted = self.census.move(phone.counted, phone.state, version)
+
     def _outcome(self, path: str, now: datetime, *, worked: bool) -> None:
         if path:
             self._outcomes.setdefault(path, Outcomes()).add(now, worked=worked)
@@ -357,6 +370,7 @@ class Histories:
             phone = self._phones[identity] = PhoneHistory(identity)
             if len(self._phones) > self._most:
                 forgotten, history = self._phones.popitem(last=False)
+                history.counted = self.census.move(history.counted, None)
                 self._places.leave(forgotten)
                 if history.attempt is not None:
                     self._known_end(history.attempt.path, forgotten)

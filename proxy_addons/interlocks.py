@@ -159,15 +159,35 @@ def daily_limit(plan: Plan) -> str | None:
     return f"the phone was given {made} offers in 24 hours, the limit is {most}" if made >= most else None
 
 
-def fleet_breaker(plan: Plan) -> str | None:
-    """Nobody any more where too many have failed."""
-    limits, now, history, path = plan.rule.limits, plan.situation.now, plan.situation.history, plan.rule.path
-    if not plan.changes_version or limits.fleet_failure_rate is None or not now or history is None or path is None:
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """How the attempts on a rule's path went within its window, and whether that holds the rule."""
+
+    path: str
+    failed: int
+    ended: int
+    open: bool
+
+
+def breaker(rule: Rule, history: Histories, now: datetime) -> Breaker | None:
+    """The state of a rule's breaker; None for a rule that has none."""
+    limits, path = rule.limits, rule.path
+    if limits.fleet_failure_rate is None or path is None:
         return None
     failed, ended = history.outcomes(path.name, now, limits.fleet_window)
-    if ended < limits.fleet_minimum or failed / ended <= limits.fleet_failure_rate:
+    too_many = ended >= limits.fleet_minimum and failed / ended > limits.fleet_failure_rate
+    return Breaker(path.name, failed, ended, too_many)
+
+
+def fleet_breaker(plan: Plan) -> str | None:
+    """Nobody any more where too many have failed."""
+    now, history = plan.situation.now, plan.situation.history
+    if not plan.changes_version or not now or history is None:
         return None
-    return f"the breaker is open: {failed} of {ended} attempts on path {path.name} failed"
+    state = breaker(plan.rule, history, now)
+    if state is None or not state.open:
+        return None
+    return f"the breaker is open: {state.failed} of {state.ended} attempts on path {state.path} failed"
 
 
 def undecided_attempts(plan: Plan) -> str | None:

@@ -1,42 +1,27 @@
 """What the proxy has done, as numbers for Prometheus. Names and labels are an interface: alert rules hold them.
 
-No label is made of what a phone says, so that no phone can make the set of series grow.
+Counters move with the traffic. What stands somewhere else anyway is read when it is asked for: standing.py.
+No label is made of what a phone says, but for the versions the census tells apart, so that no phone can make the set
+of series grow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+import platform
+from importlib.metadata import PackageNotFoundError, version
 
 from mitmproxy import http
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
+from mitmproxy.version import VERSION as MITMPROXY
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
-from captures.recording import Recording
-from proxy_addons.failures import Failures
-from proxy_addons.rewriter import Checked, Rewriter
+from proxy_addons.rewriter import Checked
+from proxy_addons.standing import Sources, Standing
 from proxy_addons.streams import Hold
 from proxy_addons.watch import Message, Watch
 
 OWN_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)  # seconds
+RECORD_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 UPSTREAM_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-
-class Sources(Protocol):
-    """Where numbers that somebody else keeps are read from when they are asked for."""
-
-    @property
-    def failures(self) -> Failures:
-        """What went wrong."""
-
-    @property
-    def recording(self) -> object:
-        """The recording, if there is one."""
-
-    @property
-    def rewriter(self) -> Rewriter:
-        """Holds the rules in force."""
 
 
 class Metrics:
@@ -45,10 +30,20 @@ class Metrics:
     def __init__(self, sources: Sources) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(Standing(sources))
+        ProcessCollector(registry=self.registry)  # memory, processor time, descriptors
+        build = Info("upshim_build", "What is running.", registry=self.registry)
+        build.info({"version": our_version(), "python": platform.python_version(), "mitmproxy": MITMPROXY})
         self._checks = Counter(
             "upshim_checks",
             "Update checks by what was decided; action unread: the body is not one upshim can read.",
             ["action", "rule", "dry_run"],
+            registry=self.registry,
+        )
+        self._offers = Counter(
+            "upshim_offers",
+            "Answers that offer firmware; source server: its own idea, report: after a rule reported another version, "
+            "offer: written in by a rule.",
+            ["source", "rule"],
             registry=self.registry,
         )
         self._rewrites = Counter(
@@ -77,6 +72,12 @@ class Metrics:
             buckets=UPSTREAM_BUCKETS,
             registry=self.registry,
         )
+        self._recorded = Histogram(
+            "upshim_record_wait_seconds",
+            "How long the end of an answer waited for its record to be safe.",
+            buckets=RECORD_BUCKETS,
+            registry=self.registry,
+        )
         self.connections = Gauge("upshim_connections", "Open connections of phones.", registry=self.registry)
         self.draining = Gauge("upshim_draining", "1 while upshim finishes what it has begun.", registry=self.registry)
 
@@ -92,6 +93,10 @@ class Metrics:
         """The answer to an update check has been handled."""
         self._own.labels("response").observe(seconds)
 
+    def recorded(self, seconds: float) -> None:
+        """An answer has waited for its record."""
+        self._recorded.observe(seconds)
+
     def exchange(self, flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> None:
         """An exchange is over."""
         kind = "check" if watch.is_check else "other"
@@ -100,6 +105,9 @@ class Metrics:
             self._streamed.labels(name).inc(streamed(message))
             if message.changed:
                 self._rewrites.labels(name).inc()
+        if (source := offer_source(watch)) is not None:
+            rule = watch.checked.decision.rule if watch.checked is not None and source != "server" else None
+            self._offers.labels(source, rule.name if rule is not None else "").inc()
         asked, answer = flow.request.timestamp_end, flow.response
         if asked is not None and answer is not None:
             self._upstream.labels(kind).observe(max(0.0, answer.timestamp_start - asked))
@@ -109,30 +117,26 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Standing(Collector):
-    """How things stand at the moment of asking."""
+def offer_source(watch: Watch) -> str | None:
+    """Whose idea the offer in an answer is; None where the phone was offered nothing."""
+    answer, decided = watch.response.edited, watch.checked
+    if answer is None:
+        return None
+    if answer.changed:
+        return "offer"
+    facts = (fact for fact in answer.facts if fact["fact"] == "update-answer")
+    if all(offer["empty"] for fact in facts for offer in fact["offers"]):
+        return None
+    reported = decided is not None and decided.body.changed
+    return "report" if reported else "server"
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
 
-    def collect(self) -> Iterator[Metric]:
-        """The metrics."""
-        failures, recording, rules = self._sources.failures, self._sources.recording, self._sources.rewriter.rules
-        causes = CounterMetricFamily("upshim_failures", "What went wrong, by cause.", labels=["cause"])
-        for cause, count in list(failures.counts.items()):
-            causes.add_metric([cause], count)
-        yield causes
-        yield CounterMetricFamily(
-            "upshim_fail_open", "Errors of upshim's own; the exchange went on untouched.", failures.faults
-        )
-        lost = CounterMetricFamily("upshim_recording_lost", "What is missing in the recording.", labels=["what"])
-        for what, count in list(recording.lost.items()) if isinstance(recording, Recording) else ():
-            lost.add_metric([what], count)
-        yield lost
-        yield GaugeMetricFamily("upshim_rules", "Rules in force.", len(rules.rules))
-        info = InfoMetricFamily("upshim_rules_file", "The rules file in force.")
-        info.add_metric([], {"sha256": rules.sha256})
-        yield info
+def our_version() -> str:
+    """Which upshim this is."""
+    try:
+        return version("upshim")
+    except PackageNotFoundError:
+        return "unknown"  # run from its folder
 
 
 def streamed(message: Message) -> int:

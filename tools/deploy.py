@@ -5,6 +5,9 @@ Examples:
   upshim deploy systemd --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.service
   upshim deploy nftables --upstream http://10.0.0.5 --shim 127.0.0.1:8080
 
+  upshim deploy alerts > /etc/prometheus/upshim.yml
+  upshim deploy grafana > upshim-dashboard.json
+
 Update checks go to the shims, everything else straight to the server; with no shim left, everything does.
 """
 
@@ -19,10 +22,12 @@ from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
+from tools import grafana
 from tools.errors import EXIT_OK, UnusableInput
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf", "nftables": "nftables.nft", "systemd": "upshim.service"}
+WATCHING = ("alerts", "grafana")  # they depend on nothing
 HEALTH = "/__upshim/health"
 _HOST = re.compile(r"[\w.:%*-]+")
 _PATH = re.compile(r"/[\w./~-]*")
@@ -47,8 +52,8 @@ class Address:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("kind", choices=KINDS, help="what to configure")
-    parser.add_argument("--upstream", metavar="URL", required=True, help="the update server, e.g. http://10.0.0.5")
+    parser.add_argument("kind", choices=(*KINDS, *WATCHING), help="what to configure")
+    parser.add_argument("--upstream", metavar="URL", help="the update server, e.g. http://10.0.0.5")
     parser.add_argument("--shim", metavar="HOST:PORT", action="append", help="a shim (default 127.0.0.1:8080)")
     parser.add_argument("--listen", metavar="HOST:PORT", action="append", help="where phones connect (default *:80)")
     parser.add_argument("--health", metavar="PATH", default=HEALTH, help=f"the shims' health check (default {HEALTH})")
@@ -57,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the configuration."""
+    if args.kind in WATCHING:
+        print(watching(args.kind), end="")
+        return EXIT_OK
+    if args.upstream is None:
+        raise UnusableInput(f"{args.kind} needs --upstream")
     if not _PATH.fullmatch(args.health):
         raise UnusableInput(f"--health: expected a path such as {HEALTH}, found {args.health!r}")
     shims = [address("--shim", text) for text in args.shim or ["127.0.0.1:8080"]]
@@ -102,6 +112,11 @@ def render(
         any_host = [Address("0.0.0.0", one.port) if one.host == "*" else one for one in listen]
         places["listens"] = " ".join(f"--listen {one}" for one in any_host)
     return Text((TEMPLATES / KINDS[kind]).read_text("utf-8")).substitute(places)
+
+
+def watching(kind: str) -> str:
+    """Alert rules for Prometheus, or a dashboard for Grafana."""
+    return grafana.dashboard() if kind == "grafana" else (TEMPLATES / "alerts.yml").read_text("utf-8")
 
 
 def server_of(upstream: str) -> tuple[bool, Address]:

@@ -53,16 +53,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain", type=float, default=30.0, metavar="SECONDS", help="let exchanges finish after SIGTERM (default 30)"
     )
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log (default text)")
     parser.add_argument("--verbose", action="store_true", help="log connections too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the proxy until it is told to stop."""
-    from proxy_addons.launcher import Launch, StartError, serve  # noqa: PLC0415 - mitmproxy takes half a second
+    from proxy_addons import log_lines  # noqa: PLC0415 - mitmproxy takes half a second
+    from proxy_addons.launcher import Launch, StartError, serve  # noqa: PLC0415
 
     upstreams, modes = listeners(args.mode, args.upstream, args.listen or [DEFAULT_LISTEN])
     state = args.state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "upshim"
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log = log_lines.start(sys.stderr, args.log_format)
     logging.getLogger("upshim").setLevel(logging.INFO)
     # Until the proxy is up, whatever goes wrong is told by the one line of the error.
     logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)
@@ -88,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
     def ready(addresses: list[tuple[str, int]], _stop: object) -> None:
         logging.getLogger("mitmproxy").setLevel(logging.INFO if args.verbose else logging.WARNING)
+        log.flush()  # what led up to it is told first
         for host, port in addresses:
             shown = f"[{host}]" if ":" in host else host
             print(f"listening on {shown}:{port}", flush=True)
@@ -96,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
         asyncio.run(serve(launch, ready))
     except StartError as error:
         raise UnusableInput(str(error)) from error
+    finally:
+        log.close()
     return EXIT_OK
 
 

@@ -13,6 +13,13 @@ def admin(token: str | None = None, *, well: bool = True) -> Admin:
     return Admin(lambda: (well, {"status": "ok" if well else "draining"}), lambda: b"upshim_rules 3\n", token)
 
 
+def answer(listener: Admin, head: bytes) -> bytes:
+    try:
+        return asyncio.run(listener.answer(head))
+    finally:
+        listener.close()
+
+
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
@@ -27,14 +34,14 @@ def admin(token: str | None = None, *, well: bool = True) -> Admin:
     ],
 )
 def test_answers(request_line: bytes, status: bytes) -> None:
-    assert admin().answer(request_line + b"\r\n\r\n").split(b" ")[1] == status
+    assert answer(admin(), request_line + b"\r\n\r\n").split(b" ")[1] == status
 
 
 def test_health_tells_what_it_knows() -> None:
-    head, _, body = admin(well=False).answer(b"GET /health HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+    head, _, body = answer(admin(well=False), b"GET /health HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert json.loads(body) == {"status": "draining"}
-    assert admin().answer(b"GET /metrics HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\nupshim_rules 3\n")
+    assert answer(admin(), b"GET /metrics HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\nupshim_rules 3\n")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,7 @@ def test_health_tells_what_it_knows() -> None:
 def test_a_token_guards_everything(header: bytes, status: bytes) -> None:
     for path in (b"/health", b"/metrics"):
         request = b"GET " + path + b" HTTP/1.1\r\n" + header + b"\r\n\r\n"
-        assert admin("secret").answer(request).split(b" ")[1] == status
+        assert answer(admin("secret"), request).split(b" ")[1] == status
 
 
 def test_only_the_loopback_interface_without_a_token() -> None:

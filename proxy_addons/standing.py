@@ -1,0 +1,168 @@
+"""How things stand at the moment of asking: numbers that somebody else keeps anyway.
+
+They are collected in the thread that serves the operator, beside the traffic: everything is copied or read at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from captures.recording import Recording
+from proxy_addons.failures import Failures
+from proxy_addons.history import Histories
+from proxy_addons.interlocks import breaker
+from proxy_addons.log_lines import lines_lost
+from proxy_addons.rewriter import Rewriter
+
+Value = TypeVar("Value")
+
+
+class Sources(Protocol):
+    """Where the numbers are."""
+
+    rules_loaded: float
+    rules_refused: bool
+
+    @property
+    def failures(self) -> Failures:
+        """What went wrong."""
+
+    @property
+    def recording(self) -> object:
+        """The recording, if there is one."""
+
+    @property
+    def rewriter(self) -> Rewriter:
+        """Holds the rules in force."""
+
+    @property
+    def histories(self) -> Histories | None:
+        """The phones."""
+
+    def why_stopped(self) -> str:
+        """What has switched all rewriting off."""
+
+
+class Standing(Collector):
+    """The metrics that are read when they are asked for."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the registry need not ask for everything in order to know the names."""
+        yield from ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics."""
+        yield from self._failures()
+        yield from self._rules()
+        yield from self._fleet()
+        if isinstance(self._sources.recording, Recording):
+            yield from self._recording(self._sources.recording)
+
+    def _failures(self) -> Iterator[Metric]:
+        failures = self._sources.failures
+        causes = CounterMetricFamily("upshim_failures", "What went wrong, by cause.", labels=["cause"])
+        for cause, count in dict(failures.counts).items():
+            causes.add_metric([cause], count)
+        yield causes
+        yield CounterMetricFamily(
+            "upshim_fail_open", "Errors of upshim's own; the exchange went on untouched.", failures.faults
+        )
+        yield CounterMetricFamily("upshim_log_lines_lost", "Lines of the log that nobody read in time.", lines_lost())
+
+    def _rules(self) -> Iterator[Metric]:
+        sources = self._sources
+        rules = sources.rewriter.rules
+        yield GaugeMetricFamily("upshim_rules", "Rules in force.", len(rules.rules))
+        info = InfoMetricFamily("upshim_rules_file", "The rules file in force.")
+        info.add_metric([], {"sha256": rules.sha256})
+        yield info
+        yield GaugeMetricFamily(
+            "upshim_rules_loaded_timestamp_seconds", "When the rules in force were read.", sources.rules_loaded
+        )
+        yield GaugeMetricFamily(
+            "upshim_rules_reload_successful",
+            "0 where the rules file has a mistake and older rules stay in force.",
+            not sources.rules_refused,
+        )
+        yield GaugeMetricFamily("upshim_dry_run", "1 where decisions are not carried out.", sources.rewriter.dry_run)
+        yield GaugeMetricFamily(
+            "upshim_rewriting_stopped", "1 while the kill switch is on.", bool(sources.why_stopped())
+        )
+
+    def _fleet(self) -> Iterator[Metric]:
+        histories = self._sources.histories
+        yield GaugeMetricFamily(
+            "upshim_history_known", "0 where the past of the phones could not be read.", histories is not None
+        )
+        if histories is None:
+            return
+        phones = GaugeMetricFamily(
+            "upshim_phones", "Phones by state and reported version.", labels=["state", "version"]
+        )
+        for (state, version), count in histories.census.counts().items():
+            phones.add_metric([state, version], count)
+        yield phones
+        now = datetime.now().astimezone()
+        labels = ["path", "rule"]
+        is_open = GaugeMetricFamily("upshim_breaker_open", "1 where too many attempts have failed.", labels=labels)
+        failed = GaugeMetricFamily("upshim_breaker_failed", "Attempts the breaker saw fail.", labels=labels)
+        ended = GaugeMetricFamily("upshim_breaker_ended", "Attempts the breaker saw end.", labels=labels)
+        for rule in self._sources.rewriter.rules.rules:
+            looked_at = undisturbed(partial(breaker, rule, histories, now))
+            if looked_at is not None:
+                names = [looked_at.path, rule.name]
+                is_open.add_metric(names, looked_at.open)
+                failed.add_metric(names, looked_at.failed)
+                ended.add_metric(names, looked_at.ended)
+        yield from (is_open, failed, ended)
+
+    def _recording(self, recording: Recording) -> Iterator[Metric]:
+        lost = CounterMetricFamily("upshim_recording_lost", "What is missing in the recording.", labels=["what"])
+        for what, count in dict(recording.lost).items():
+            lost.add_metric([what], count)
+        yield lost
+        backlog = recording.backlog()
+        yield GaugeMetricFamily("upshim_recording_waiting", "Exchanges not yet recorded.", backlog.exchanges)
+        yield GaugeMetricFamily("upshim_recording_waiting_bytes", "Body bytes not yet written.", backlog.body_bytes)
+        yield GaugeMetricFamily("upshim_recording_lag_seconds", "Age of the oldest of those exchanges.", backlog.lag)
+        yield CounterMetricFamily("upshim_recorded_exchanges", "Exchanges recorded since the start.", backlog.committed)
+        yield CounterMetricFamily(
+            "upshim_recorded_bytes", "Body bytes recorded since the start.", backlog.written_bytes
+        )
+        yield GaugeMetricFamily(
+            "upshim_journal_failed", "1 while the journal cannot be written; nothing is rewritten then.",
+            recording.journal_failed,
+        )  # fmt: skip
+        free = free_bytes(recording.store.folder)
+        if free is not None:
+            yield GaugeMetricFamily("upshim_recording_free_bytes", "Room on the recording's disk.", free)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Room for a process without privileges; None where it cannot be told."""
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def undisturbed(read: Callable[[], Value | None]) -> Value | None:
+    """What `read` finds; tried again where the traffic changed what it was looking at."""
+    for _ in range(5):
+        try:
+            return read()
+        except (RuntimeError, LookupError):
+            continue
+    return None
