@@ -1,11 +1,11 @@
 """Packets of a network interface, as they pass: scapy's listening socket without its per-packet dissection.
 
-Needs the right to open a packet socket (root, or CAP_NET_RAW). Nothing is sent. On the loopback interface every packet
-is seen going out and coming in; the second copy counts as repeated.
+Needs the right to open a packet socket (root, or CAP_NET_RAW). Nothing is sent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import time
@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 from captures.errors import CaptureError
 from captures.link import ETHERNET, RAW
 from captures.packet_files import Packet, PacketFile
-from captures.packets import PacketReader
+from captures.packets import full_reader
 
 if TYPE_CHECKING:
     from captures.sources import Item, ReadOptions
 
 LONGEST = 1 << 18  # bytes of one packet
 WAIT = 0.5  # seconds between looks at the clock while nothing comes
+LOOPBACK = 772  # ARPHRD_LOOPBACK
+SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23  # packet(7), Linux 4.20
 # The kernel's name for the link (ARPHRD_*) -> link type: Ethernet and loopback; tunnels and PPP, which show bare IP.
-LINK_TYPES = {1: ETHERNET, 772: ETHERNET, 65534: RAW[-1], 512: RAW[-1], 776: RAW[-1], 768: RAW[-1]}
+LINK_TYPES = {1: ETHERNET, LOOPBACK: ETHERNET, 65534: RAW[-1], 512: RAW[-1], 776: RAW[-1], 768: RAW[-1]}
 
 
 def read_live(interface: str, options: ReadOptions, seconds: float | None, packets: int | None) -> Iterator[Item]:
@@ -33,7 +35,7 @@ def read_live(interface: str, options: ReadOptions, seconds: float | None, packe
     Ends after so many seconds or packets, or when interrupted from the keyboard. Raises `CaptureError`.
     """
     file = PacketFile("live")
-    reader = PacketReader(interface, options, ordered=False)
+    reader = full_reader(interface, options, ordered=False)
     try:
         yield from reader.read(_until_interrupted(listen(interface, seconds, packets)))
         yield from reader.finish(file)
@@ -43,7 +45,7 @@ def read_live(interface: str, options: ReadOptions, seconds: float | None, packe
 
 def listen(interface: str, seconds: float | None, packets: int | None) -> Iterator[Packet]:
     """Packets of an interface. Raises `CaptureError` where it cannot be listened on."""
-    link_type = _link_type(interface)
+    kind = _kind(interface)
     import scapy.arch  # noqa: PLC0415 - slow to import, and only needed here; it chooses the socket
     from scapy.config import conf  # noqa: PLC0415
     from scapy.error import Scapy_Exception  # noqa: PLC0415
@@ -53,9 +55,12 @@ def listen(interface: str, seconds: float | None, packets: int | None) -> Iterat
     if conf.L2listen is None:
         raise CaptureError(interface, f"{scapy.arch.__name__} has no packet socket for this system")
     try:
-        socket = conf.L2listen(iface=interface)
+        listening = conf.L2listen(iface=interface)
     except (OSError, Scapy_Exception) as error:
         raise CaptureError(interface, str(error)) from error
+    if kind == LOOPBACK:  # every packet would be seen twice, going out and coming in
+        with contextlib.suppress(OSError):  # an older kernel: TCP counts the second copy as repeated
+            listening.ins.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     end = None if seconds is None else time.monotonic() + seconds
     left = -1 if packets is None else packets
     try:
@@ -63,20 +68,21 @@ def listen(interface: str, seconds: float | None, packets: int | None) -> Iterat
             wait = WAIT if end is None else min(WAIT, end - time.monotonic())
             if wait <= 0:
                 return
-            if not select.select([socket], [], [], wait)[0]:
+            if not select.select([listening], [], [], wait)[0]:
                 continue
-            _, data, moment = socket.recv_raw(LONGEST)
+            _, data, moment = listening.recv_raw(LONGEST)
             if data is None:
                 continue
-            yield int((moment or time.time()) * 1e9), link_type, data, 0, len(data), len(data)
+            yield int((moment or time.time()) * 1e9), LINK_TYPES[kind], data, 0, len(data), len(data)
             left -= 1
     except OSError as error:
         raise CaptureError(interface, error) from error
     finally:
-        socket.close()
+        listening.close()
 
 
-def _link_type(interface: str) -> int:
+def _kind(interface: str) -> int:
+    """The kernel's number for the interface's link, one that is read."""
     known = Path("/sys/class/net", interface, "type")
     try:
         number = int(known.read_text())
@@ -84,7 +90,7 @@ def _link_type(interface: str) -> int:
         raise CaptureError(interface, "no such network interface") from None
     if number not in LINK_TYPES:
         raise CaptureError(interface, f"links of the kernel's type {number} are not read")
-    return LINK_TYPES[number]
+    return number
 
 
 def _until_interrupted(packets: Iterator[Packet]) -> Iterator[Packet]:

@@ -54,9 +54,7 @@ Datagrams = Callable[[Datagram], Iterable[Observation]]
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """The exchanges of a capture file, the objects joined from them, the account. Raises `CaptureError`."""
     with open_packets(path) as file:
-        bootstrap = Bootstrap(str(path), secrets=options.secrets)
-        reader = PacketReader(str(path), options, datagrams=bootstrap.datagram, claims=(bootstrap.claim,))
-        bootstrap.observe = reader.recorder.observe
+        reader = full_reader(str(path), options)
         try:
             yield from reader.read(file.packets)
             decrypted = _decrypt(path, reader, file, options)
@@ -67,6 +65,15 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
                     yield item
         finally:
             reader.close()
+
+
+def full_reader(capture: str, options: ReadOptions, *, ordered: bool = True) -> PacketReader:
+    """A reader of HTTP, and of what leads a phone there."""
+    bootstrap = Bootstrap(capture, secrets=options.secrets)
+    claims = (bootstrap.claim,)
+    reader = PacketReader(capture, options, ordered=ordered, datagrams=bootstrap.datagram, claims=claims)
+    bootstrap.observe = reader.recorder.observe
+    return reader
 
 
 def _decrypt(path: Path, reader: PacketReader, file: PacketFile, options: ReadOptions) -> set[str]:

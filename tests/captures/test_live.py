@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import itertools
 import os
+import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
+from scapy.layers.dns import DNS, DNSQR
 
 from captures.errors import CaptureError
 from captures.exchange import Exchange
-from captures.items import CaptureSummary
+from captures.items import CaptureSummary, Observation
 from captures.live import listen, read_live
 from captures.sources import ReadOptions
 
@@ -75,3 +78,35 @@ def test_it_ends_by_itself() -> None:
 def test_an_unknown_interface_is_one_line() -> None:
     with pytest.raises(CaptureError, match="nowhere0: no such network interface"):
         list(listen("nowhere0", 1, None))
+
+
+@needs_root
+def test_what_leads_a_phone_to_its_server_is_seen_once_each(port: int) -> None:
+    """A DNS query and a SIP message by UDP, each told as it comes, before and between the exchanges."""
+    query = bytes(DNS(id=1, qd=DNSQR(qname="ucupdates-r2.contoso.com")))
+    register = b"REGISTER sip:contoso.com SIP/2.0\r\nFrom: <sip:amy@contoso.com>\r\nCSeq: 1 REGISTER\r\n\r\n"
+    stop = threading.Event()
+
+    def ask() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.bind(("127.0.0.1", 0))
+            here.append(asking.getsockname()[1])
+            while not stop.is_set():
+                asking.sendto(query, ("127.0.0.1", 53))
+                asking.sendto(register, ("127.0.0.1", port))
+                stop.wait(0.05)
+
+    here: list[int] = []
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        live = read_live("lo", ReadOptions(), seconds=20, packets=None)
+        ours = (one for one in live if isinstance(one, Observation) and one.client == f"127.0.0.1:{here[0]}")
+        facts = [one.facts[0] for one in itertools.islice(ours, 4)]
+        live.close()  # type: ignore[attr-defined]
+    finally:
+        stop.set()
+        thread.join()
+    kinds = [fact["fact"] for fact in facts]
+    assert kinds in (["dns", "sip"] * 2, ["sip", "dns"] * 2)
+    assert {fact["from"] for fact in facts if fact["fact"] == "sip"} == {"sip:*@contoso.com"}
