@@ -79,7 +79,8 @@ class CaptureSummary:
     """The account of one capture: what was in it, what of it was not read, and why.
 
     `counts` are plain numbers by name; `problems` are about the capture, not about one exchange. `damaged` says that
-    the file itself ends early or is broken.
+    the file itself ends early or is broken, `partial` that something else was not read that should have been, such as
+    TLS whose secrets are there.
     """
 
     capture: str
@@ -87,6 +88,7 @@ class CaptureSummary:
     counts: Counter[str] = field(default_factory=Counter)
     problems: tuple[str, ...] = ()
     damaged: bool = False
+    partial: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """One line of `exchanges --json`."""
@@ -96,5 +98,6 @@ class CaptureSummary:
             "format": self.format,
             "counts": dict(sorted(self.counts.items())),
             "damaged": self.damaged,
+            "partial": self.partial,
             "problems": list(self.problems),
         }

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,7 @@ from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
 
 if TYPE_CHECKING:
     from captures.sources import Item, ReadOptions
+    from captures.tls_decryption import Decryption
 
 # Ethernet type; IPv4 version and header length, total length, fragment field, protocol, addresses and ports together;
 # TCP sequence and acknowledgement number, header length, flags.
@@ -53,18 +55,56 @@ Datagrams = Callable[[Datagram], Iterable[Observation]]
 
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """The exchanges of a capture file, the objects joined from them, the account. Raises `CaptureError`."""
-    with open_packets(path) as file:
+    with open_packets(path, options.progress) as file:
         reader = full_reader(str(path), options)
         try:
-            yield from reader.read(file.packets)
-            decrypted = _decrypt(path, reader, file, options)
-            for item in reader.finish(file):
-                if isinstance(item, Exchange) and item.connection in decrypted:
-                    yield replace(item, problems=(*item.problems, DECRYPTED))
-                else:
-                    yield item
+            packets = file.packets
+            if file.format.startswith("pcapng"):  # its secrets come before its packets
+                packets = chain(list(islice(packets, 1)), packets)
+            decryption = _decrypted(path, options) if options.keylog or options.tls_key or file.secrets else None
+            if decryption is None:
+                yield from reader.read(packets)
+                decryption = _decrypted(path, options, file.secrets) if file.secrets else None
+                packets = iter(())
+            if decryption is None:
+                yield from reader.finish(file)
+            else:
+                yield from _with_decrypted(reader, file, packets, decryption)
         finally:
             reader.close()
+
+
+def _with_decrypted(
+    reader: PacketReader, file: PacketFile, packets: Iterator[Packet], decryption: Decryption
+) -> Iterator[Item]:
+    """The items of a capture with the decrypted connections among its packets."""
+
+    def items() -> Iterator[Item]:
+        yield from reader.read(decryption.among(packets, reader.table))
+        reader.counts["TCP connections"] -= len(decryption.connections)  # they were counted already
+        file.problems.extend(decryption.problems)
+        yield from reader.finish(file)
+
+    for item in items():
+        if isinstance(item, Exchange) and item.connection in decryption.connections:
+            yield replace(item, problems=(*item.problems, DECRYPTED))
+        elif isinstance(item, CaptureSummary) and decryption.problems:
+            yield replace(item, partial=True)
+        else:
+            yield item
+
+
+def _decrypted(path: Path, options: ReadOptions, late: Iterable[bytes] = ()) -> Decryption | None:
+    """What tshark decrypts, if there is TLS: that takes a look at the whole capture. `late` are secrets at its end."""
+    from captures.tls_decryption import Decryption, TlsPorts  # noqa: PLC0415 - only where there are secrets
+
+    tls = TlsPorts()
+    with open_packets(path) as file:
+        look = PacketReader(str(path), replace(options, hold=0, bodies=None), claims=(tls.claim,))
+        for _ in look.read(file.packets):
+            pass
+        look.close()
+    return Decryption(path, options.keylog, options.tls_key, tls, late) if tls.connections else None
 
 
 def full_reader(capture: str, options: ReadOptions, *, ordered: bool = True) -> PacketReader:
@@ -74,24 +114,6 @@ def full_reader(capture: str, options: ReadOptions, *, ordered: bool = True) -> 
     reader = PacketReader(capture, options, ordered=ordered, datagrams=bootstrap.datagram, claims=claims)
     bootstrap.observe = reader.recorder.observe
     return reader
-
-
-def _decrypt(path: Path, reader: PacketReader, file: PacketFile, options: ReadOptions) -> set[str]:
-    """Put the decrypted TLS connections behind the others; gives their numbers. What fails is a problem of the file."""
-    if not (options.keylog or options.tls_key or file.secrets) or not reader.counts["TLS connections"]:
-        return set()
-    from captures.tls_decryption import Decryption, DecryptionError  # noqa: PLC0415 - only where there are secrets
-
-    decryption = None
-    try:
-        decryption = Decryption(path, options.keylog, options.tls_key)
-        decryption.feed(reader.table)
-    except DecryptionError as error:
-        file.problems.append(str(error))
-    found = decryption.connections if decryption else set()
-    reader.counts["TLS connections decrypted"] += len(found)
-    reader.counts["TCP connections"] -= len(found)  # they were counted already
-    return found
 
 
 class PacketReader:

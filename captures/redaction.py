@@ -1,13 +1,25 @@
-"""Takes credentials out of what is shown: kept are the scheme and the length, so that a login can still be followed."""
+"""Takes credentials out of what is shown or exported, so that a login can still be followed.
+
+Shown are the scheme and the length. Exported NTLM messages stay, with the responses and keys in them set to zero:
+another reader sees the login, and nobody can use it or search for its password.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from captures.exchange import Exchange, Headers, Request, Response
+from dissectors.errors import DissectError
 
 CREDENTIALS = frozenset(("authorization", "proxy-authorization", "authentication-info", "proxy-authentication-info"))
 CHALLENGES = frozenset(("www-authenticate", "proxy-authenticate"))
 COOKIES = frozenset(("cookie", "set-cookie"))
+
+M = TypeVar("M", Request, Response)
 
 
 def redacted_value(name: str, value: str) -> str:
@@ -41,3 +53,62 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     if "interim" in shown:
         shown["interim"] = [_message(each) for each in shown["interim"]]
     return shown
+
+
+def for_export(exchange: Exchange) -> tuple[Exchange, int]:
+    """An exchange whose headers hold no credentials, and how many values that changed. Bodies stay."""
+    count = 0
+
+    def cleaned(headers: Headers) -> Headers:
+        nonlocal count
+        kept = tuple((name, _exported(name, value)) for name, value in headers)
+        count += sum(before != after for before, after in zip(headers, kept, strict=True))
+        return kept
+
+    def message(one: M) -> M:
+        one = replace(one, headers=cleaned(one.headers))
+        if isinstance(one, Response) and one.interim:
+            one = replace(one, interim=tuple((status, reason, cleaned(each)) for status, reason, each in one.interim))
+        return one
+
+    changed = replace(
+        exchange,
+        request=message(exchange.request),
+        response=exchange.response and message(exchange.response),
+        rewritten_request=exchange.rewritten_request and message(exchange.rewritten_request),
+        rewritten_response=exchange.rewritten_response and message(exchange.rewritten_response),
+    )
+    return (changed, count) if count else (exchange, 0)
+
+
+def _exported(name: str, value: str) -> str:
+    shown = redacted_value(name, value)
+    if shown == value or name.lower() in COOKIES:
+        return shown
+    scheme, _, rest = value.strip().partition(" ")
+    try:
+        token = base64.b64decode(rest.strip(), validate=True)
+        return f"{scheme} {base64.b64encode(_without_proofs(token)).decode()}"
+    except (DissectError, binascii.Error, ValueError):
+        return shown
+
+
+def _without_proofs(token: bytes) -> bytes:
+    """An NTLM message, bare or in SPNEGO, without what proves a password. Raises `DissectError` for anything else."""
+    for proof in _proofs(token):
+        token = token.replace(proof, bytes(len(proof)))
+    if _proofs(token):
+        raise DissectError(0, "an NTLM message whose parts lie apart", "another")
+    return token
+
+
+def _proofs(token: bytes) -> list[bytes]:
+    from dissectors import ntlm  # noqa: PLC0415 - seldom needed
+
+    message = ntlm.from_bytes(token).message
+    if message is None:
+        raise DissectError(0, "an NTLM message", "none")
+    if not isinstance(message, ntlm.Authenticate):
+        return []
+    proofs = (message.nt_response, message.lm_response, message.session_key, message.mic or b"")
+    return [proof for proof in proofs if any(proof)]

@@ -31,7 +31,7 @@ Item = Exchange | Observation | JoinedObject | CaptureSummary
 class ReadOptions:
     """What a reader is asked for. `bodies`: every body is also kept there; larger ones than `hold` are only hashed.
 
-    `secrets`: facts of other protocols than HTTP name SIP users too.
+    `secrets`: facts of other protocols than HTTP name SIP users too. `progress` is told of bytes read from a file.
     """
 
     hold: int = HOLD
@@ -39,6 +39,7 @@ class ReadOptions:
     keylog: Path | None = None
     tls_key: Path | None = None  # RSA, PEM
     secrets: bool = False
+    progress: Callable[[int], None] | None = None
 
 
 class Source(NamedTuple):

@@ -7,6 +7,8 @@ Examples:
   upshim convert phones.pcap recording           for upshim itself
 
 The input is known by its content, the output by its name or --to. What a format cannot keep is counted at the end.
+Credentials in headers are taken out unless --secrets is given: of NTLM messages the responses and keys, of others the
+value. Bodies are written as they are, and a file that is written belongs to its owner alone.
 """
 
 from __future__ import annotations
@@ -18,18 +20,24 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from captures.bodies import BodyFiles
 from captures.errors import CaptureError
 from captures.exchange import Exchange
-from captures.items import CaptureSummary
+from captures.items import CaptureSummary, Observation
 from captures.recording_folder import DATABASE, is_recording
-from captures.sources import ReadOptions, read_exchanges
+from captures.redaction import for_export
+from captures.sources import Item, ReadOptions, read_exchanges
 from captures.targets import TARGETS, create_writer, kept_in, kind_of
+from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
+from tools.progress import Progress
 
-WRITTEN = "exchanges written"
+REDACTED = "credentials redacted"
+NOT_HTTP = "DHCP, DNS and SIP messages"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,64 +50,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("phone", "server"),
         help="whose side a packet capture shows where upshim rewrote (default phone)",
     )
-    parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets of a packet capture (SSLKEYLOGFILE)")
+    captures_in.add_secrets(parser)
+    parser.add_argument("--secrets", action="store_true", help="keep the credentials in headers")
     parser.add_argument("--json", action="store_true", help="tell what was done as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; exit 1 where there was nothing to write, or only the readable part of a damaged input."""
+    """Convert; exit 1 where there was nothing to write, or only the readable part of the input."""
     kind = args.to or kind_of(args.target)
     if kind is None:
         raise UnusableInput(f"{args.target}: expected a name that tells the format ({_endings()}), or --to")
     if args.leg and kind != "pcap":
         raise UnusableInput("--leg: only a packet capture shows one side alone")
-    options = {"leg": args.leg} if args.leg else {}
     if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
         raise UnusableInput(f"{args.target}: expected an output other than the input")
     if not args.target.absolute().parent.is_dir():
         raise UnusableInput(f"{args.target}: expected a place in an existing folder")
+    options = captures_in.with_secrets(args, ReadOptions())
+    done = _Conversion()
     try:
-        counts, summaries = _convert(args, kind, options)
+        _convert(args, kind, options, done)
     except CaptureError as error:
         raise UnusableInput(str(error)) from error
     except OSError as error:
         raise UnusableInput(f"{error.filename or args.target}: {error.strerror or error}") from error
-    written = counts.pop(WRITTEN, 0)
-    _tell(args, kind, written, counts, summaries)
-    return EXIT_OK if written and not any(summary.damaged for summary in summaries) else EXIT_PROBLEM
+    _tell(args, kind, done)
+    code = max((captures_in.exit_code(summary) for summary in done.summaries), default=EXIT_OK)
+    return code if done.written else EXIT_PROBLEM
 
 
-def _convert(args: argparse.Namespace, kind: str, options: dict[str, str]) -> tuple[Counter[str], list[CaptureSummary]]:
-    counts: Counter[str] = Counter()
-    summaries: list[CaptureSummary] = []
-    with tempfile.TemporaryDirectory(prefix="upshim-") as spool:
+@dataclass(slots=True)
+class _Conversion:
+    """The account of a conversion."""
+
+    written: int = 0
+    not_kept: Counter[str] = field(default_factory=Counter)
+    summaries: list[CaptureSummary] = field(default_factory=list)
+
+
+def _convert(args: argparse.Namespace, kind: str, options: ReadOptions, done: _Conversion) -> None:
+    bar = Progress("converting", captures_in.size(args.source))
+    with tempfile.TemporaryDirectory(prefix="upshim-") as spool, bar as progress:
         streamed = BodyFiles(Path(spool))
         folders = [streamed]
         if is_recording(args.source):
             recording = args.source.parent if args.source.name == DATABASE else args.source
             folders.append(BodyFiles(recording / "bodies"))
-        items = read_exchanges(args.source, ReadOptions(bodies=streamed, keylog=args.keylog))
-        first = next(items, None)  # an input that cannot be read leaves no output behind
+        read = read_exchanges(args.source, replace(options, bodies=streamed, progress=progress.advance))
+        exchanges = _exchanges(read, done, secrets=args.secrets)
+        first = next(exchanges, None)  # an input that holds nothing to write leaves no output behind
+        if first is None:
+            return
         with _finished(args.target, TARGETS[kind].folder) as path:
-            writer = create_writer(kind, path, **options)
+            writer = create_writer(kind, path, **({"leg": args.leg} if args.leg else {}))
             try:
-                while first is not None:
-                    if isinstance(first, Exchange):
-                        counts[WRITTEN] += 1
-                        counts.update(writer.write(first, kept_in(*folders)))
-                    elif isinstance(first, CaptureSummary):
-                        summaries.append(first)
-                    first = next(items, None)
+                for exchange in chain((first,), exchanges):
+                    done.not_kept.update(writer.write(exchange, kept_in(*folders)))
+                    done.written += 1
             finally:
                 writer.close()
-    return counts, summaries
+
+
+def _exchanges(items: Iterator[Item], done: _Conversion, *, secrets: bool) -> Iterator[Exchange]:
+    """What is to be written; everything else is counted."""
+    for item in items:
+        if isinstance(item, Exchange):
+            exchange, redacted = (item, 0) if secrets else for_export(item)
+            done.not_kept[REDACTED] += redacted
+            yield exchange
+        elif isinstance(item, CaptureSummary):
+            done.summaries.append(item)
+        elif isinstance(item, Observation):
+            done.not_kept[NOT_HTTP] += 1
 
 
 @contextlib.contextmanager
 def _finished(target: Path, folder: bool) -> Iterator[Path]:
-    """Where to write: beside a file, which is replaced once all went well; a folder, a pipe or a device as it is."""
-    if folder or (target.exists() and not target.is_file()):
+    """Where to write: beside the target, which is put in its place once all went well; a pipe or a device as it is."""
+    if target.exists() and not target.is_file() and not (folder and target.is_dir()):
         yield target
+        return
+    if folder:
+        if is_recording(target):
+            raise CaptureError(target, "expected a new folder, found a recording")
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise CaptureError(target, "expected a new or empty folder")
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
+            yield (made := Path(beside, "recording"))
+            made.replace(target)
         return
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
@@ -110,27 +148,29 @@ def _finished(target: Path, folder: bool) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _tell(
-    args: argparse.Namespace, kind: str, written: int, counts: Counter[str], summaries: list[CaptureSummary]
-) -> None:
-    problems = [problem for summary in summaries for problem in summary.problems]
+def _tell(args: argparse.Namespace, kind: str, done: _Conversion) -> None:
+    problems = [problem for summary in done.summaries for problem in summary.problems]
+    not_kept = {what: number for what, number in done.not_kept.most_common() if number}
     if args.json:
         shown = {
             "kind": "conversion",
             "source": str(args.source),
             "target": str(args.target),
             "format": kind,
-            "exchanges": written,
-            "not_kept": dict(sorted(counts.items())),
+            "exchanges": done.written,
+            "not_kept": dict(sorted(not_kept.items())),
             "problems": problems,
         }
         print(json.dumps(shown))
         return
-    lost = "; ".join(f"{what}: {number}" for what, number in counts.most_common())
-    print(
-        f"{written} exchange{'' if written == 1 else 's'} written to {args.target}"
-        + (f"; not kept as they were: {lost}" if lost else "")
-    )
+    if done.written:
+        lost = "; ".join(f"{what}: {number}" for what, number in not_kept.items())
+        print(
+            f"{done.written} exchange{'' if done.written == 1 else 's'} written to {args.target}"
+            + (f"; not kept as they were: {lost}" if lost else "")
+        )
+    else:
+        print(f"{args.source}: nothing to convert: it holds no HTTP exchange")
     for problem in problems:
         print(f"{args.source}: {problem}")
 

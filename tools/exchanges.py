@@ -27,7 +27,8 @@ from captures.facts import facts_of
 from captures.items import CaptureSummary, JoinedObject, Observation
 from captures.redaction import redacted
 from captures.sources import Item, ReadOptions, read_exchanges
-from tools.errors import EXIT_OK, EXIT_PROBLEM, EXIT_UNUSABLE, UnusableInput
+from tools import captures_in
+from tools.errors import EXIT_OK, EXIT_UNUSABLE, UnusableInput
 from tools.fact_words import words
 from tools.options import above_zero
 
@@ -40,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--packets", type=int, metavar="N", help="with --interface: stop after so many")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.add_argument("--extract", type=Path, metavar="DIR", help="write every body there, named by its sha256")
-    parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets in SSLKEYLOGFILE form")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the server's RSA key in PEM form")
+    captures_in.add_secrets(parser)
     parser.add_argument("--secrets", action="store_true", help="show credentials too")
 
 
@@ -49,20 +49,17 @@ def run(args: argparse.Namespace) -> int:
     """List everything; a capture that cannot be read is named, and the others are still listed."""
     if bool(args.interface) == bool(args.captures):
         raise UnusableInput("expected either captures or --interface")
-    for file in filter(None, (args.keylog, args.tls_key)):
-        if not file.is_file():
-            raise UnusableInput(f"{file}: expected a file of TLS secrets")
-    options = ReadOptions(
-        bodies=body_files(args.extract), keylog=args.keylog, tls_key=args.tls_key, secrets=args.secrets
-    )
+    if args.interface and (args.keylog or args.tls_key):
+        raise UnusableInput("--interface: TLS is decrypted in capture files only")
+    options = captures_in.with_secrets(args, ReadOptions(bodies=body_files(args.extract), secrets=args.secrets))
     shown = JsonLines(secrets=args.secrets) if args.json else Lines()
     code = EXIT_OK
     for source in sources_of(args, options):
         try:
             for item in source:
                 shown.show(item)
-                if isinstance(item, CaptureSummary) and item.damaged:
-                    code = max(code, EXIT_PROBLEM)
+                if isinstance(item, CaptureSummary):
+                    code = max(code, captures_in.exit_code(item))
         except CaptureError as error:
             sys.stdout.flush()
             print(f"upshim exchanges: {error}", file=sys.stderr)

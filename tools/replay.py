@@ -21,8 +21,10 @@ from typing import Any
 
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Headers, Request, Response
+from captures.items import CaptureSummary
 from captures.redaction import redacted_value
 from captures.sources import ReadOptions, read_exchanges
+from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 from tools.options import above_zero
 
@@ -39,27 +41,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed", type=float, metavar="N", help="with --to: N times the recorded pace (default: without pauses)"
     )
-    parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets in SSLKEYLOGFILE form")
-    parser.add_argument("--json", action="store_true", help="one JSON object per exchange")
+    captures_in.add_secrets(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object per exchange, and one where not all was read"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay."""
+    source = Source(args.capture, captures_in.with_secrets(args, ReadOptions(hold=HOLD)))
     try:
-        if args.rules is not None:
-            return show_changes(args)
-        return compare_answers(args)
+        code = show_changes(args, source) if args.rules is not None else compare_answers(args, source)
     except CaptureError as error:
         raise UnusableInput(str(error)) from error
+    return max(code, source.tell(as_json=args.json))
 
 
-def exchanges_of(args: argparse.Namespace) -> Iterator[Exchange]:
-    """The exchanges of the capture, with their bodies."""
-    options = ReadOptions(hold=HOLD, keylog=args.keylog)
-    return (item for item in read_exchanges(args.capture, options) if isinstance(item, Exchange))
+class Source:
+    """The capture. Its account is had once its exchanges are gone through."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self._path = path
+        self._options = options
+        self._summary: CaptureSummary | None = None
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """The exchanges, with their bodies. Raises `CaptureError`."""
+        for item in read_exchanges(self._path, self._options):
+            if isinstance(item, Exchange):
+                yield item
+            elif isinstance(item, CaptureSummary):
+                self._summary = item
+
+    def tell(self, *, as_json: bool) -> int:
+        """Say what of the capture was not read; returns the exit code for that."""
+        if self._summary is None or not self._summary.problems:
+            return EXIT_OK
+        if as_json:
+            print(json.dumps(self._summary.to_json()))
+        else:
+            for problem in self._summary.problems:
+                print(printable(f"{self._path}: {problem}"))
+        return captures_in.exit_code(self._summary)
 
 
-def show_changes(args: argparse.Namespace) -> int:
+def show_changes(args: argparse.Namespace, source: Source) -> int:
     """What the rules would have changed."""
     from mitmproxy.exceptions import OptionsError  # noqa: PLC0415 - mitmproxy takes half a second
 
@@ -72,7 +98,7 @@ def show_changes(args: argparse.Namespace) -> int:
         raise UnusableInput(str(error)) from error
     seen = changed = 0
     with Replay(rewriter) as replay:
-        for exchange in exchanges_of(args):
+        for exchange in source.exchanges():
             told = replay.run(exchange)
             decisions = [fact for fact in told.facts if fact["fact"] == "decision"]
             if not decisions and not told.rewritten_request and not told.rewritten_response:
@@ -101,9 +127,9 @@ def show_one(told: Exchange, decisions: list[Any], diffs: dict[str, list[str]], 
         print(json.dumps(shown))
         return
     reason = "; ".join(f"{fact['action']}: {fact['reason']}" for fact in decisions)
-    print(f"{told.index:>5} {told.client} {told.request.method} {told.request.target}  {reason}")
+    print(printable(f"{told.index:>5} {told.client} {told.request.method} {told.request.target}  {reason}"))
     for problem in told.problems:
-        print(f"      ! {problem}")
+        print(printable(f"      ! {problem}"))
     for line in (line for diff in diffs.values() for line in diff):
         print(f"      {line}")
 
@@ -126,7 +152,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
-def compare_answers(args: argparse.Namespace) -> int:
+def compare_answers(args: argparse.Namespace, source: Source) -> int:
     """Send the requests again and show which answers differ."""
     from tools.resend import Resender  # noqa: PLC0415
 
@@ -137,9 +163,9 @@ def compare_answers(args: argparse.Namespace) -> int:
         raise UnusableInput(f"--to: {error}") from error
     sent = different = 0
     with resender:
-        for exchange in exchanges_of(args):
-            if exchange.request.body.size and exchange.request.body.data is None:
-                report(exchange, ["not sent: the body is not in the capture"], as_json=args.json)
+        for exchange in source.exchanges():
+            if reason := unsendable(exchange.request):
+                report(exchange, [f"not sent: {reason}"], as_json=args.json)
                 continue
             sent += 1
             answer = resender.send(exchange)
@@ -149,6 +175,17 @@ def compare_answers(args: argparse.Namespace) -> int:
     if not args.json:
         print(f"{sent} requests sent, {different} answered differently")
     return EXIT_PROBLEM if different else EXIT_OK
+
+
+def unsendable(request: Request) -> str | None:
+    """Why a request cannot be sent again."""
+    if not request.method:
+        return "the request is not in the capture"
+    if request.method == "CONNECT":
+        return "it opens a tunnel"
+    if request.body.size and request.body.data is None:
+        return "its body is not in the capture"
+    return None
 
 
 def report(exchange: Exchange, differences: list[str], *, as_json: bool) -> None:
@@ -163,7 +200,16 @@ def report(exchange: Exchange, differences: list[str], *, as_json: bool) -> None
         print(f"      {printable(difference)}", flush=True)
 
 
-COMPARED = ("content-type", "content-length", "content-range", "content-encoding", "location", "www-authenticate")
+# The length of a body is compared with the body; of a HEAD it is all there is.
+COMPARED = (
+    "content-type",
+    "content-range",
+    "content-encoding",
+    "location",
+    "www-authenticate",
+    "etag",
+    "last-modified",
+)
 
 
 def answer_differences(exchange: Exchange, answer: Response) -> Iterable[str]:
@@ -174,9 +220,9 @@ def answer_differences(exchange: Exchange, answer: Response) -> Iterable[str]:
         return
     if recorded.status != answer.status:
         yield f"status {recorded.status} recorded, {answer.status} now"
-    for name in COMPARED:
+    for name in (*COMPARED, "content-length") if exchange.request.method == "HEAD" else COMPARED:
         before, after = header_values(recorded.headers, name), header_values(answer.headers, name)
-        if before != after and name != "content-length":
+        if before != after:
             yield f"{name}: {before or 'absent'} recorded, {after or 'absent'} now"
     if recorded.body.sha256 != answer.body.sha256:
         sizes = [f"{body.size} bytes, sha256 {body.sha256[:16]}..." for body in (recorded.body, answer.body)]

@@ -44,7 +44,7 @@ class Resender:
         key = exchange.client, exchange.connection
         try:
             return self._answer(key, exchange.request)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # the last where it may not be sent so
             with contextlib.suppress(KeyError):
                 self._open.pop(key).close()
             return [f"no answer: {type(error).__name__}: {error}"]

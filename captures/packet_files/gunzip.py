@@ -6,7 +6,7 @@ The standard library's `GzipFile` drops up to a whole buffer of good bytes when 
 from __future__ import annotations
 
 import zlib
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 PIECE = 1 << 14  # compressed bytes at a time: what an error in the check at the end may cost
 
@@ -21,7 +21,7 @@ class ByteStream(Protocol):
 class Gunzip:
     """Undoes gzip, of one or several members; zero bytes behind the last one are padding."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: ByteStream) -> None:
         self._file = file
         self._zlib = zlib.decompressobj(wbits=31)
         self._begun = False  # inside a member

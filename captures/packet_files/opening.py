@@ -16,8 +16,8 @@ GZIP = b"\x1f\x8b"
 
 
 @contextlib.contextmanager
-def open_packets(path: Path) -> Iterator[PacketFile]:
-    """The packets of a pcap, pcapng or snoop file, plain or in gzip.
+def open_packets(path: Path, progress: Callable[[int], None] | None = None) -> Iterator[PacketFile]:
+    """The packets of a pcap, pcapng or snoop file, plain or in gzip; `progress` is told of bytes read from the file.
 
     Raises `CaptureError` where the file is none of these or has not even a whole file header.
     """
@@ -28,7 +28,8 @@ def open_packets(path: Path) -> Iterator[PacketFile]:
             plain.seek(0)
         except OSError as error:
             raise CaptureError(path, error) from error
-        stream: ByteStream = Gunzip(plain) if zipped else plain
+        source: ByteStream = plain if progress is None else _Watched(plain, progress)
+        stream = Gunzip(source) if zipped else source
         file = PacketFile("")
         window = Window(stream, file)
         window.need(0, 24)
@@ -36,6 +37,19 @@ def open_packets(path: Path) -> Iterator[PacketFile]:
         file.format = f"{kind} in gzip" if zipped else kind
         file.packets = read(window, file)
         yield file
+
+
+class _Watched:
+    """A stream that tells how much of it is read."""
+
+    def __init__(self, stream: ByteStream, progress: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._progress = progress
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._progress(len(data))
+        return data
 
 
 def _kind(head: bytes, path: Path) -> tuple[str, Callable[[Window, PacketFile], Iterator[Packet]]]:

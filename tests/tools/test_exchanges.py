@@ -83,4 +83,4 @@ def test_secrets_that_are_not_there(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     assert main(["exchanges", str(recording), option, str(tmp_path / "none")]) == 2
-    assert "none: expected a file of TLS secrets" in capsys.readouterr().err
+    assert "none: No such file or directory" in capsys.readouterr().err

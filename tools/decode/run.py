@@ -16,12 +16,12 @@ from tools.decode.cabinets import MAGIC, catalog_record, decode_cabinet
 from tools.decode.files import decode_file
 from tools.decode.inputs import Content, expand, open_content
 from tools.decode.packages import folder_packages
-from tools.decode.progress import Progress
 from tools.decode.sets import Volume, group, is_volume
 from tools.decode.settings import MAX_DEPTH, MAX_ROWS, Decoded, Settings
 from tools.decode.text import Printer
 from tools.errors import EXIT_OK, EXIT_PROBLEM, EXIT_UNUSABLE, UnusableInput
 from tools.options import above_zero
+from tools.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decode; returns the exit code."""
-    progress = Progress()
+    progress = Progress("decoding")
     settings = Settings(
         output=int(above_zero("--max-bytes", args.max_bytes)),
         seconds=above_zero("--max-seconds", args.max_seconds),

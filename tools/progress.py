@@ -7,16 +7,18 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
 PATIENCE = 1.0
 
 
 class Progress:
-    """Counts decoded bytes; shows them once it takes long."""
+    """Counts bytes; shows them once it takes long. `total` is how many there will be, if that is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str, total: int | None = None) -> None:
+        self._what = what
+        self._total = total
         self._started = time.monotonic()
         self._done = 0
         self._bar: Bar | None = None
@@ -29,18 +31,20 @@ class Progress:
         self.hide()
 
     def advance(self, count: int) -> None:
-        """So many more bytes are decoded."""
+        """So many more bytes are done."""
         self._done += count
-        if self._bar is None and self._enabled and time.monotonic() - self._started > PATIENCE:
-            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task("decoding", total=None)
+        if not self._enabled:
+            return
+        if self._bar is None and time.monotonic() - self._started > PATIENCE:
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._bar = Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+            self._bar.add_task(self._what, total=self._total)
             self._bar.start()
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done)
 
     def hide(self) -> None:
-        """Leave the terminal to the next record."""
+        """Leave the terminal to what is printed next."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
