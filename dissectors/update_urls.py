@@ -51,6 +51,11 @@ def classify(target: str) -> Resource:
     return next((kind for pattern, kind in _PATTERNS if pattern.fullmatch(path)), Resource.OTHER)
 
 
+def is_external(target: str) -> bool:
+    """Whether a request target is one of those for phones outside of the firewall."""
+    return path_of(target).lower().startswith(("/requesthandlerext/", "/deviceupdatefiles_ext/"))
+
+
 @dataclass(frozen=True, slots=True)
 class PackagePath:
     """The documented folder layout of an update (section 2.2).

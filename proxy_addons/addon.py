@@ -37,6 +37,7 @@ from proxy_addons.health import PATH, health_answer, is_health_check
 from proxy_addons.history import KEPT_FOR, Histories
 from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
+from proxy_addons.package_watch import PackageWatch
 from proxy_addons.policy import Phone, Situation
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules, RulesError
@@ -78,6 +79,7 @@ class Upshim:
         self.metrics = Metrics(self)
         self.draining = False
         self._health = PATH
+        self.packages: PackageWatch | None = PackageWatch()  # None where there is no server to ask
         self.histories: Histories | None = Histories()  # None where what a recording tells could not be read
         self.rules_loaded = time.time()  # when those in force came into force
         self.rules_refused = False  # whether a newer file was not taken
@@ -107,6 +109,8 @@ class Upshim:
                 self.upstreams = Upstreams.of(options.mode, options.upshim_upstream)
             except ValueError as error:
                 raise exceptions.OptionsError(str(error)) from error
+            if self.packages is not None:
+                self.packages.configure(self.upstreams, options.mode)
         if updated & {"upshim_record", "upshim_pcap", "upshim_store", "upshim_keep_days", "upshim_keep_bytes"}:
             self._close_recording()
             self._open_recording(options.upshim_record, options.upshim_pcap)
@@ -117,6 +121,7 @@ class Upshim:
         rewritten = "keep_host_header" in options and not options.keep_host_header
         if rewritten and any(mode.startswith("reverse:") for mode in options.mode):
             logger.warning("upshim: the server does not see the phones' Host header: --set keep_host_header=true")
+        self._look_for_packages()
         self._looking = asyncio.get_running_loop().create_task(self._look_after_files())
 
     def done(self) -> None:
@@ -124,6 +129,8 @@ class Upshim:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        if self.packages is not None:
+            self.packages.files.close()
         self._close_recording()
 
     def reload(self) -> None:
@@ -166,6 +173,14 @@ class Upshim:
             if self._stamps != stamps(ctx.options.upshim_rules, ctx.options.upshim_profile):
                 self.reload()
             self.failures.tell_growth(time.monotonic())
+            self._look_for_packages()
+
+    def _look_for_packages(self) -> None:
+        try:
+            if self.packages is not None:
+                self.packages.look_after(self.rewriter.rules)
+        except Exception as error:  # noqa: BLE001 - the look at the rules file goes on
+            self.failures.exception(error)
 
     def _load_rewriter(self) -> None:
         options = ctx.options
@@ -336,7 +351,8 @@ class Upshim:
         now = moment(flow.request.timestamp_start).astimezone()
 
         def situate(phone: Phone) -> Situation:
-            return phone_events.situation(self.histories, phone, now, self.why_stopped())
+            files = self.packages.look_for(flow.request) if self.packages is not None else None
+            return phone_events.situation(self.histories, phone, now, self.why_stopped(), files)
 
         checked = self.rewriter.check(raw, watch.request.headers, flow.client_conn.peername[0], situate)
         if checked.phone is not None and self.histories is not None:

@@ -21,12 +21,14 @@ class Situation:
     """What a decision depends on beside the rules and the phone.
 
     `now` is aware and in local time, None where no time is known. `history` is None where it cannot be known: then
-    nothing is offered to anybody. `stopped` says why the kill switch is on, blank where it is off.
+    nothing is offered to anybody. `stopped` says why the kill switch is on, blank where it is off. `files` says why a
+    phone cannot be sent to the files of a version; None where nobody can be asked, as in a replay.
     """
 
     now: datetime | None = None
     history: Histories | None = field(default_factory=Histories)
     stopped: str = ""
+    files: Callable[[Rule, Version], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,20 +194,14 @@ def fleet_breaker(plan: Plan) -> str | None:
 
 def undecided_attempts(plan: Plan) -> str | None:
     """The breaker knows only of attempts that have ended; so many more may be under way."""
-    most, now, history, path = (
-        plan.rule.limits.fleet_undecided,
-        plan.situation.now,
-        plan.situation.history,
-        plan.rule.path,
-    )
+    rule, now, history = plan.rule, plan.situation.now, plan.situation.history
+    most, path = rule.limits.fleet_undecided, rule.path
     if not plan.changes_version or most is None or now is None or history is None or path is None:
         return None
     waiting = history.undecided(path.name, now)
-    return (
-        f"how {waiting} attempts on path {path.name} end is not known yet, the limit is {most}"
-        if waiting >= most
-        else None
-    )
+    if waiting < most:
+        return None
+    return f"how {waiting} attempts on path {path.name} end is not known yet, the limit is {most}"
 
 
 def concurrent_downloads(plan: Plan) -> str | None:
@@ -215,6 +211,16 @@ def concurrent_downloads(plan: Plan) -> str | None:
         return None
     busy = history.downloading(plan.rule.name, now, plan.identity)
     return f"{busy} phones are downloading, the limit is {most}" if busy >= most else None
+
+
+def files_upstream(plan: Plan) -> str | None:
+    """What a phone is sent to is there: an image of plausible size, and its catalog."""
+    look, rule, path = plan.situation.files, plan.rule, plan.rule.path
+    if not plan.changes_version or look is None or path is None or not rule.checks_files:
+        return None
+    # After a report the server chooses; what is looked at is what it should choose.
+    version = plan.version if plan.offers else path.next_after(plan.phone.version) if plan.phone.version else None
+    return look(rule, version) if version is not None else None
 
 
 Interlock = Callable[[Plan], str | None]
@@ -234,6 +240,7 @@ INTERLOCKS: tuple[Interlock, ...] = (
     time_window,
     daily_limit,
     concurrent_downloads,
+    files_upstream,
 )
 
 

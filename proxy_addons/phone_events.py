@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -16,17 +16,24 @@ from proxy_addons.history import Download, Histories, identity_of
 from proxy_addons.interlocks import Situation
 from proxy_addons.phone import Phone
 from proxy_addons.policy import Decision
+from proxy_addons.rules import Rule
 
 _CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII | re.IGNORECASE)
 ACTIONS = ("report", "offer")
 
 
-def situation(histories: Histories | None, phone: Phone, now: datetime, stopped: str) -> Situation:
+def situation(
+    histories: Histories | None,
+    phone: Phone,
+    now: datetime,
+    stopped: str,
+    files: Callable[[Rule, Version], str | None] | None = None,
+) -> Situation:
     """What to decide by, the check itself being part of the history already."""
     identity = identity_of(phone.mac, phone.serial, phone.address)
     if histories is not None and identity is not None:
         histories.checked(identity, now, version=phone.version, address=phone.address, status=phone.status)
-    return Situation(now, histories, stopped)
+    return Situation(now, histories, stopped, files)
 
 
 def decided(histories: Histories, phone: Phone, now: datetime, decision: Decision, *, dry_run: bool) -> None:

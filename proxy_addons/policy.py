@@ -11,11 +11,10 @@ import ipaddress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dissectors.update_urls import PackagePath
-from dissectors.version import Version
 from proxy_addons.interlocks import Plan, Situation, held
+from proxy_addons.packages import package_url
 from proxy_addons.phone import Phone, identity_mismatch
-from proxy_addons.rules import HeaderEdits, Offer, Report, Rule, Rules, UpgradePath
+from proxy_addons.rules import HeaderEdits, Offer, Report, Rule, Rules
 
 NO_EDITS = HeaderEdits()
 
@@ -114,15 +113,6 @@ def _apply(rule: Rule, phone: Phone) -> Decision:
         offer = replace(rule.offer, version=version)
         return Decision("offer", f"{phone.version} is offered {version}", rule, offer=offer)
     return Decision("observe", "the rule only observes", rule)
-
-
-def package_url(path: UpgradePath, version: Version, authority: str, *, external: bool) -> str:
-    """Where the documented layout keeps a version (protocol.md section 2.2), as a URL on the given host."""
-    root = "DeviceUpdateFiles_Ext" if external else "DeviceUpdateFiles_Int"
-    package = PackagePath(
-        root, path.device_type, path.vendor, path.model, path.revision, path.locale, version, path.update_type
-    )
-    return f"{'https' if external else 'http'}://{authority}{package}"
 
 
 __all__ = ["Decision", "Phone", "Situation", "decide", "intended", "mismatch", "package_url"]

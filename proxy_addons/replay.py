@@ -53,6 +53,7 @@ class Replay:
         self._upshim.rewriter = rewriter
         self._collector = Collector()
         self._upshim.recording = self._collector
+        self._upshim.packages = None  # there is no server to ask
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:

@@ -29,7 +29,9 @@
 The first rule that matches decides: `when.version`, `when.mac`, `when.serial` and `when.subnet` (of the phone's
 address) choose it. Everything else never makes way for a later rule: outside its window, its rollout or its limits a
 rule holds, and the phone gets what it would get without upshim. A phone that tells neither MAC address nor serial
-number is held unless `allow_address_identity = true`. A file with any mistake is refused as a whole.
+number is held unless `allow_address_identity = true`. An offer is held until its files have been seen upstream, unless
+`check_files = false`; with `check_files = true` so is a report, for the next waypoint's. A file with any mistake is
+refused as a whole.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ OFFER_TEXTS = ("base_url", "external_base_url", "file", "signature_file", "times
 MAX_OFFERS_KEPT = 100  # of one phone, so that a limit can be counted
 MAX_FAILURES_KEPT = 20  # of one phone
 MAX_OUTCOMES_KEPT = 2000  # of one upgrade path, the newest
+RULE_FLAGS = ("allow_downgrade", "allow_address_identity", "check_files")
 IDENTITY = ("device_type", "vendor", "model", "revision", "locale")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -125,6 +128,12 @@ class Rule:
     response_headers: HeaderEdits = HeaderEdits()
     allow_downgrade: bool = False
     allow_address_identity: bool = False
+    check_files: bool | None = None
+
+    @property
+    def checks_files(self) -> bool:
+        """Whether the files must have been seen upstream: unless told otherwise for an offer, not for a report."""
+        return self.offer is not None if self.check_files is None else self.check_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +221,7 @@ class _Reader:
         )
 
     def _rule(self, table: Table, paths: dict[str, UpgradePath]) -> Rule:
-        table.only("name", "path", "when", "then", "scope", "limits", "allow_downgrade", "allow_address_identity")
+        table.only("name", "path", "when", "then", "scope", "limits", *RULE_FLAGS)
         name = table.text("name")
         path = None
         if "path" in table.values:
@@ -246,6 +255,7 @@ class _Reader:
             response_headers=self._headers(then, "response_headers"),
             allow_downgrade=table.flag("allow_downgrade"),
             allow_address_identity=table.flag("allow_address_identity"),
+            check_files=table.flag("check_files") if "check_files" in table.values else None,
         )
         if not actions and rule.request_headers == rule.response_headers == HeaderEdits():
             table.fail("then", f"rule {name!r} does nothing: expected report, offer, observe or header edits")

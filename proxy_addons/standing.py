@@ -20,6 +20,7 @@ from proxy_addons.failures import Failures
 from proxy_addons.history import Histories
 from proxy_addons.interlocks import breaker
 from proxy_addons.log_lines import lines_lost
+from proxy_addons.package_watch import PackageWatch
 from proxy_addons.rewriter import Rewriter
 
 Value = TypeVar("Value")
@@ -46,6 +47,10 @@ class Sources(Protocol):
     @property
     def histories(self) -> Histories | None:
         """The phones."""
+
+    @property
+    def packages(self) -> PackageWatch | None:
+        """Looks for files upstream."""
 
     def why_stopped(self) -> str:
         """What has switched all rewriting off."""
@@ -99,6 +104,12 @@ class Standing(Collector):
         yield GaugeMetricFamily(
             "upshim_rewriting_stopped", "1 while the kill switch is on.", bool(sources.why_stopped())
         )
+        packages = GaugeMetricFamily(
+            "upshim_packages", "Update packages rules send phones to, by what the server says.", labels=["state"]
+        )
+        for state, count in sources.packages.files.counts().items() if sources.packages is not None else ():
+            packages.add_metric([state], count)
+        yield packages
 
     def _fleet(self) -> Iterator[Metric]:
         histories = self._sources.histories

@@ -39,6 +39,13 @@ class Upstreams:
         return self.allowed is None or (host.lower(), port) in self.allowed
 
 
+def origins_of(modes: Iterable[str]) -> list[tuple[str, str, int]]:
+    """Scheme, host and port of the servers that are known before a phone comes: those of reverse mode."""
+    parsed = [mode_specs.ProxyMode.parse(text) for text in modes]
+    reverse = [mode for mode in parsed if isinstance(mode, mode_specs.ReverseMode) and mode.scheme in {"http", "https"}]
+    return [(mode.scheme, mode.address[0].lower(), mode.address[1]) for mode in reverse]
+
+
 def parse_upstream(text: str) -> tuple[str, int]:
     """`host:port`, or a URL whose scheme gives the port. Raises `ValueError` with one line."""
     try:

@@ -44,4 +44,4 @@ path = "cx700"
 when.version = "< 1.0.522.101"
 """
 REPORT_ZERO = RULES + 'then.report = "0.0.0.0"\n'
-OFFER_NEXT = RULES + 'then.offer = "next"\n'
+OFFER_NEXT = RULES + 'then.offer = "next"\ncheck_files = false\n'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -57,8 +58,8 @@ def chunked(*chunks: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(reply: Reply) -> Iterator[Server]:
-    """Serve until the block ends."""
+def serving(reply: Reply, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """Serve until the block ends; over TLS with a context."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(listener.getsockname()[1], reply)
     open_sockets: set[socket.socket] = set()
@@ -74,8 +75,13 @@ def serving(reply: Reply) -> Iterator[Server]:
             threading.Thread(target=serve, args=(connection, server.connections), daemon=True).start()
 
     def serve(connection: socket.socket, number: int) -> None:
-        with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as stream:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(OSError, ValueError))
+            stack.enter_context(connection)
             connection.settimeout(TIMEOUT)
+            if tls is not None:
+                connection = stack.enter_context(tls.wrap_socket(connection, server_side=True))
+            stream = stack.enter_context(connection.makefile("rb"))
             while (request := _request(stream, number)) is not None:
                 server.received.append(request)
                 for piece in server.reply(request):

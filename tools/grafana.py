@@ -64,6 +64,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ("upshim_rules_reload_successful@", "file accepted {{instance}}"),
                     ("upshim_rewriting_stopped@", "stopped {{instance}}"),
                     ("upshim_dry_run@", "dry run {{instance}}"),
+                    ('upshim_packages{state="not there"}', "packages missing {{instance}}"),
                 ),
                 about="Age of the rules: time() - upshim_rules_loaded_timestamp_seconds.",
             ),

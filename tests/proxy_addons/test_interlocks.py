@@ -16,7 +16,7 @@ from proxy_addons import interlocks
 from proxy_addons.history import DAY, INSTALL_WITHIN, OFFER_LEASE, Download, Histories, identity_of
 from proxy_addons.interlocks import INTERLOCKS, Plan
 from proxy_addons.policy import Decision, Phone, Situation, decide
-from proxy_addons.rules import Rules
+from proxy_addons.rules import Rule, Rules
 from tests.bodies import OFFER_NEXT, REPORT_ZERO, RULES
 
 NOW = datetime(2026, 1, 5, 23, tzinfo=UTC)
@@ -296,6 +296,29 @@ def test_so_many_downloads_at_one_time(way: str) -> None:
     fleet.histories.fetched(identity, late, Download(late, INTERIM, "CPE.nbt", True))
     holds(fleet.check(three, late), "concurrent_downloads")  # the catalog may follow
     assert fleet.check(three, late + 2 * MINUTE).action != "hold"
+
+
+def test_files_that_are_not_upstream() -> None:
+    asked: list[Version] = []
+    complaints = [None, "CPE.cat: the server answers 404"]
+
+    def look(_rule: Rule, version: Version) -> str | None:
+        asked.append(version)
+        return complaints[-1]
+
+    offering = Rules.parse(OFFER_NEXT.replace("check_files = false", "").encode())
+    holds(decide(offering, STUCK, Situation(NOW, files=look)), "files_upstream", "CPE.cat", "404")
+    complaints.pop()
+    assert decide(offering, STUCK, Situation(NOW, files=look)).action == "offer"
+    assert asked == [INTERIM, INTERIM]
+    assert decide(offering, STUCK, Situation(NOW)).action == "offer"  # nobody there to be asked
+    complaints.append("gone")
+    # A report leaves it to the server unless told otherwise; an offer does not, unless told otherwise.
+    assert decide(Rules.parse(REPORT_ZERO.encode()), STUCK, Situation(NOW, files=look)).action == "report"
+    waiting = Rules.parse((REPORT_ZERO + "check_files = true\n").encode())
+    holds(decide(waiting, STUCK, Situation(NOW, files=look)), "files_upstream", "gone")
+    assert asked == [INTERIM] * 3
+    assert decide(Rules.parse(OFFER_NEXT.encode()), STUCK, Situation(NOW, files=look)).action == "offer"
 
 
 def test_every_interlock_is_tested_here() -> None:

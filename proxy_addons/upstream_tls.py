@@ -1,0 +1,36 @@
+"""How a server is verified when upshim asks it itself: by the options mitmproxy verifies it by for the phones."""
+
+from __future__ import annotations
+
+import ssl
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import certifi
+
+# Whoever allows for anything older allows for everything OpenSSL still speaks.
+OLDEST = {"TLS1_2": ssl.TLSVersion.TLSv1_2, "TLS1_3": ssl.TLSVersion.TLSv1_3}
+
+
+def tls_context(options: Any) -> ssl.SSLContext:
+    """A context from mitmproxy's options. Raises `OSError` where a file they name cannot be used."""
+    return _context(
+        options.ssl_insecure,
+        options.ssl_verify_upstream_trusted_ca,
+        options.ssl_verify_upstream_trusted_confdir,
+        options.tls_version_server_min,
+    )
+
+
+@lru_cache(4)
+def _context(insecure: bool, ca_file: str | None, ca_folder: str | None, oldest: str) -> ssl.SSLContext:
+    file, folder = (str(Path(path).expanduser()) if path else None for path in (ca_file, ca_folder))
+    context = ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder)
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if oldest not in OLDEST:
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 speaks old versions at this level only
+    context.minimum_version = OLDEST.get(oldest, ssl.TLSVersion.MINIMUM_SUPPORTED)
+    return context
