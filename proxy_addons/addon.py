@@ -35,6 +35,7 @@ from proxy_addons.failures import Failures, fail_open, fail_open_async
 from proxy_addons.flows import body_length, headers_of, moment
 from proxy_addons.health import PATH, health_answer, is_health_check
 from proxy_addons.history import KEPT_FOR, Histories
+from proxy_addons.kill_switch import KillSwitch
 from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
 from proxy_addons.package_watch import PackageWatch
@@ -83,8 +84,7 @@ class Upshim:
         self.histories: Histories | None = Histories()  # None where what a recording tells could not be read
         self.rules_loaded = time.time()  # when those in force came into force
         self.rules_refused = False  # whether a newer file was not taken
-        self.stopped = False  # by signal or command
-        self.kill_switch: str | None = None
+        self.kill_switch = KillSwitch()
         self._fetching: WeakKeyDictionary[http.HTTPFlow, str] = WeakKeyDictionary()
         self._watches: WeakKeyDictionary[http.HTTPFlow, Watch] = WeakKeyDictionary()
         self._stamps: Stamps = ()
@@ -102,7 +102,8 @@ class Upshim:
         if updated & {"upshim_rules", "upshim_profile", "upshim_dry_run", "upshim_body_limit"}:
             self._load_rewriter()
         if "upshim_kill_switch" in updated:
-            self.kill_switch = options.upshim_kill_switch
+            path = options.upshim_kill_switch
+            self.kill_switch.file = Path(path).expanduser() if path else None
         self._health = options.upshim_health
         if updated & {"mode", "upshim_upstream"}:
             try:
@@ -145,27 +146,11 @@ class Upshim:
             self.failures.counts["rules refused"] += 1
             self.rules_refused = True
 
-    def toggle(self) -> None:
-        """Switch all rewriting off, or on again, from the next exchange on."""
-        self.stopped = not self.stopped
-        switched = "off" if self.stopped else "on"
-        logger.warning("upshim: rewriting is switched %s", switched, extra=event("switch", stopped=self.stopped))
-
     def why_stopped(self) -> str:
         """What has switched all rewriting off; blank where nothing has."""
-        if self.stopped:
-            return "switched off by signal"
         if isinstance(self.recording, Recording) and self.recording.journal_failed:
             return "the journal cannot be written"
-        path = self.kill_switch
-        try:
-            if path and Path(path).expanduser().lstat():
-                return f"{path} exists"
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
-        except OSError as error:
-            return f"{path} cannot be looked at: {error.strerror}"  # better stopped for nothing than not stopped
-        return ""
+        return self.kill_switch.why()
 
     async def _look_after_files(self) -> None:
         while True:

@@ -1,8 +1,9 @@
-"""The operator's listener: /health and /metrics, apart from the port phones use.
+"""The operator's listener: /health and /metrics, /stop and /start, apart from the port phones use.
 
-It answers GET only, one request per connection, and holds little memory whatever connects to it. It listens on the
-loopback interface unless a token guards it. Metrics are collected in a thread of their own, once at a time, so that
-neither a big fleet nor a disk that hangs holds up an exchange.
+It answers one request per connection, and holds little memory whatever connects to it. It listens on the loopback
+interface unless a token guards it; a browser cannot be talked into a command, for that needs a header of our own.
+Metrics are collected in a thread of their own, once at a time, so that neither a big fleet nor a disk that hangs holds
+up an exchange.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ MAX_HEAD = 8192  # bytes
 MAX_CONNECTIONS = 16
 WITHIN = 5.0  # seconds for a request to come and its answer to be taken
 
+COMMAND = "x-upshim-command"  # any value
+
 REASONS = {
     200: "OK",
     400: "Bad Request",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     500: "Internal Server Error",
@@ -33,13 +37,21 @@ JSON, TEXT, PROMETHEUS = "application/json", "text/plain", "text/plain; version=
 
 
 class Admin:
-    """Serves what two functions return: health as (well, details), and metrics as Prometheus' text."""
+    """Serves what functions return: health as (well, details), metrics as Prometheus' text, and what a command did.
+
+    A command is True for /stop (rewrite nothing more) and False for /start.
+    """
 
     def __init__(
-        self, health: Callable[[], tuple[bool, dict[str, Any]]], metrics: Callable[[], bytes], token: str | None = None
+        self,
+        health: Callable[[], tuple[bool, dict[str, Any]]],
+        metrics: Callable[[], bytes],
+        command: Callable[[bool], dict[str, Any]],
+        token: str | None = None,
     ) -> None:
         self._health = health
         self._metrics = metrics
+        self._command = command
         self._token = token
         self._open = 0
         self._server: asyncio.Server | None = None
@@ -89,8 +101,12 @@ class Admin:
         }
         if self._token is not None and not self._may(headers.get("authorization", "")):
             return response(401, TEXT, b"expected Authorization: Bearer TOKEN\n", "WWW-Authenticate: Bearer")
+        if words[:2] in (["POST", "/stop"], ["POST", "/start"]):
+            if COMMAND not in headers:
+                return response(403, TEXT, f"expected the header {COMMAND}\n".encode())
+            return response(200, JSON, json.dumps(self._command(words[1] == "/stop")).encode() + b"\n")
         if words[0] != "GET":
-            return response(405, TEXT, b"GET only\n", "Allow: GET")
+            return response(405, TEXT, b"GET, or POST of /stop or /start\n", "Allow: GET")
         if words[1] == "/metrics":
             try:
                 return response(200, PROMETHEUS, await self._collect())

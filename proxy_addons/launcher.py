@@ -120,7 +120,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, master.shutdown)
         loop.add_signal_handler(signal.SIGHUP, addon.reload)
-        loop.add_signal_handler(signal.SIGUSR1, addon.toggle)
+        loop.add_signal_handler(signal.SIGUSR1, addon.kill_switch.toggle)
     ready([(str(address[0]), int(address[1])) for address in server.listen_addrs()], master.shutdown)
     notify("READY=1")
     period = watchdog_period()
@@ -169,12 +169,20 @@ async def start_admin(
             "exchanges_in_flight": len(drain),
             "rules": len(addon.rewriter.rules.rules),
             "rules_sha256": addon.rewriter.rules.sha256,
+            "stopped": addon.why_stopped() or None,
             "recording": addon.recording is not None,
             "failures": sum(addon.failures.counts.values()),
             "uptime_seconds": round(time.monotonic() - started, 1),
         }
 
-    admin = Admin(health, addon.metrics.render, secret)
+    def command(stop: bool) -> dict[str, Any]:
+        if stop:
+            addon.kill_switch.stop("command")
+        else:
+            addon.kill_switch.start()
+        return {"stopped": addon.why_stopped() or None}
+
+    admin = Admin(health, addon.metrics.render, command, secret)
     host, port = await admin.start(*address)
     logger.info("upshim: admin listener at http://%s:%d", f"[{host}]" if ":" in host else host, port)
     return admin

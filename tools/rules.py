@@ -1,20 +1,26 @@
-"""Check a rules file, explain what it would do to a phone, or print a commented example.
+"""Check a rules file, explain what it would do to a phone, print a commented example, or stop all rewriting.
 
 Examples:
   upshim rules example > rules.toml
   upshim rules check rules.toml
   upshim rules explain rules.toml --model CX700 --version 1.0.522.73 --mac 0004F2000176
   upshim rules explain rules.toml --model CX700 --version 1.0.522.73 --at 2026-01-05T23:30 --record rec --json
+  upshim rules explain rules.toml --model CX700 --version 1.0.522.73 --upstream http://10.0.0.5 --admin 127.0.0.1:9180
+  upshim rules stop --kill-switch /run/upshim/stop
+  upshim rules start --admin 127.0.0.1:9180
 
 What the phone would say beyond the options (vendor, revision, ...) is taken from the file's path for that model.
 explain exits 0 if the phone would be given something, 1 if not; no limit counts without --record, which holds history.
+stop and start act on a running proxy, from the next exchange on: through the file its --kill-switch names, or its
+admin listener, which makes and removes that file where there is one. What the file stops, a restart does not start.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,12 +30,18 @@ from captures.exchange import rfc3339
 from captures.phones import exchanges_of_phones
 from captures.store import Store, StoreError
 from dissectors.mac_address import normal_mac
+from dissectors.version import Version
 from proxy_addons.history import KEPT_FOR, Histories, identity_of
 from proxy_addons.interlocks import INTERLOCKS
+from proxy_addons.kill_switch import why_file
+from proxy_addons.packages import files_of, package_url
 from proxy_addons.phone import Phone, same
 from proxy_addons.phone_events import rebuild
-from proxy_addons.policy import Decision, Situation, intended, mismatch, package_url
+from proxy_addons.phone_events import situation as check_in
+from proxy_addons.policy import Decision, Situation, intended, mismatch
 from proxy_addons.rules import IDENTITY, Rule, Rules, RulesError
+from proxy_addons.upstream_files import Origin, UpstreamFiles
+from tools import switch
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 from tools.options import version_of
 
@@ -38,10 +50,12 @@ EXAMPLE = Path(__file__).with_name("rules_example.toml")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    actions = parser.add_subparsers(dest="action", metavar="check|explain|example", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="check|explain|example|stop|start", required=True)
     check = actions.add_parser("check", help="say whether a file is good, else which line is not")
     explain = actions.add_parser("explain", help="say what would be done for a phone, and why")
     actions.add_parser("example", help="print a commented rules file")
+    for name, what in (("stop", "rewrite nothing more"), ("start", "rewrite again")):
+        switch.add_arguments(actions.add_parser(name, help=f"have a running proxy {what}"))
     for action in (check, explain):
         action.add_argument("file", type=Path, metavar="F", help="rules file (TOML)")
         action.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -52,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         explain.add_argument(f"--{name}")
     explain.add_argument("--at", metavar="TIME", help="ISO 8601, local unless it names a zone (default now)")
     explain.add_argument("--record", type=Path, metavar="DIR", help="recording that tells the phones' history")
+    explain.add_argument("--upstream", metavar="URL", help="update server to ask whether the files are there")
+    explain.add_argument("--kill-switch", type=Path, metavar="FILE", help="the proxy's own --kill-switch")
+    explain.add_argument("--admin", metavar="HOST:PORT", help="the proxy's own --admin: asked whether it is stopped")
+    explain.add_argument("--admin-token", type=Path, metavar="FILE", help="token that --admin asks for")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "example":
         print(EXAMPLE.read_text("utf-8"), end="")
         return EXIT_OK
+    if args.action in {"stop", "start"}:
+        return switch.run(args)
     rules = read_rules(args.file)
     if args.action == "check":
         checked = {"paths": len(rules.paths), "rules": len(rules.rules), "sha256": rules.sha256}
@@ -92,7 +112,8 @@ class Line:
             case "rule":
                 return f"rule {self.name}: {self.text}"
             case "interlock":
-                return f"    {self.name} {'HOLDS: ' + self.text if self.verdict else 'lets it through'}"
+                through = f"lets it through{': ' * bool(self.text)}{self.text}"
+                return f"    {self.name} {f'HOLDS: {self.text}' if self.verdict else through}"
             case "would":
                 return f"    would {self.text}"
             case _:
@@ -106,6 +127,9 @@ def explain(rules: Rules, phone: Phone, situation: Situation) -> list[Line]:
     told = ", ".join(f"{name} {getattr(phone, name) or 'not told'}" for name in (*IDENTITY, "version", "mac", "serial"))
     lines = [Line("phone", phone.mac or "", True, f"{told}; history: {known.state if known else 'not known'}")]
     lines.append(Line("time", "", True, rfc3339(situation.now) if situation.now else "not known"))
+    if situation.now is not None:
+        # As in the proxy, the check itself is part of the history when it is decided on.
+        situation = check_in(situation.history, phone, situation.now, situation.stopped, situation.files)
     decided: Decision | None = None
     for rule in rules.rules:
         why_not = mismatch(rule, phone)
@@ -129,9 +153,18 @@ def judged(rule: Rule, phone: Phone, situation: Situation) -> tuple[Decision, li
     if plan is None:
         return decision, lines
     holding = [(interlock.__name__, interlock(plan)) for interlock in INTERLOCKS]
-    lines += [Line("interlock", name, reason is not None, reason or "") for name, reason in holding]
+    lines += [
+        Line("interlock", name, reason is not None, reason or note(name, rule, situation)) for name, reason in holding
+    ]
     first = next((f"{name}: {reason}" for name, reason in holding if reason is not None), None)
     return (decision if first is None else Decision("hold", first, rule)), lines
+
+
+def note(interlock: str, rule: Rule, situation: Situation) -> str:
+    """What to know of an interlock that does not hold; blank for nothing."""
+    if interlock == "files_upstream" and rule.checks_files and situation.files is None:
+        return "not looked at, --upstream URL does"
+    return ""
 
 
 def sent(decision: Decision) -> Iterator[str]:
@@ -193,4 +226,32 @@ def situation_of(args: argparse.Namespace) -> Situation:
         except StoreError as error:
             raise UnusableInput(str(error)) from error
         store.close()
-    return Situation(now, histories)
+    return Situation(now, histories, stopped_of(args), files_look(args.upstream))
+
+
+def stopped_of(args: argparse.Namespace) -> str:
+    """Why a running proxy rewrites nothing, as far as the options let it be seen. Raises `UnusableInput`."""
+    why = why_file(args.kill_switch) if args.kill_switch is not None else ""
+    if args.admin is not None:
+        why = str(switch.ask(args.admin, args.admin_token, "GET", "/health").get("stopped") or "") or why
+    return why
+
+
+def files_look(upstream: str | None) -> Callable[[Rule, Version], str | None] | None:
+    """A look at the files on an update server, which waits for the answer. Raises `UnusableInput`."""
+    if upstream is None:
+        return None
+    from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415 - mitmproxy takes half a second
+
+    try:
+        host, port = parse_upstream(upstream)
+    except ValueError as error:
+        raise UnusableInput(f"--upstream: {error}") from error
+    origin = Origin("https" if upstream.startswith("https:") else "http", host, port)
+
+    def look(rule: Rule, version: Version) -> str | None:
+        wanted = files_of(rule, version, external=False)
+        files = UpstreamFiles(lambda *server: server == (host, port))
+        return asyncio.run(files.look(origin, wanted)) if wanted is not None else None
+
+    return look

@@ -10,7 +10,10 @@ from proxy_addons.admin import MAX_CONNECTIONS, Admin, is_loopback
 
 
 def admin(token: str | None = None, *, well: bool = True) -> Admin:
-    return Admin(lambda: (well, {"status": "ok" if well else "draining"}), lambda: b"upshim_rules 3\n", token)
+    def health() -> tuple[bool, dict[str, Any]]:
+        return well, {"status": "ok" if well else "draining"}
+
+    return Admin(health, lambda: b"upshim_rules 3\n", lambda stop: {"stopped": "by command" if stop else None}, token)
 
 
 def answer(listener: Admin, head: bytes) -> bytes:
@@ -28,6 +31,9 @@ def answer(listener: Admin, head: bytes) -> bytes:
         (b"GET /metrics?x HTTP/1.1", b"404"),
         (b"GET / HTTP/1.1", b"404"),
         (b"POST /health HTTP/1.1", b"405"),
+        (b"GET /stop HTTP/1.1", b"404"),
+        (b"POST /stop HTTP/1.1", b"403"),
+        (b"POST /start HTTP/1.1", b"403"),
         (b"GET  /health HTTP/1.1", b"400"),
         (b"\x16\x03\x01", b"400"),
         (b"", b"400"),
@@ -42,6 +48,15 @@ def test_health_tells_what_it_knows() -> None:
     assert head.startswith(b"HTTP/1.1 503 ")
     assert json.loads(body) == {"status": "draining"}
     assert answer(admin(), b"GET /metrics HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\nupshim_rules 3\n")
+
+
+def test_commands() -> None:
+    head = b" HTTP/1.1\r\nX-Upshim-Command: 1\r\n"
+    assert json.loads(answer(admin(), b"POST /stop" + head + b"\r\n").split(b"\r\n\r\n")[1]) == {
+        "stopped": "by command"
+    }
+    assert json.loads(answer(admin(), b"POST /start" + head + b"\r\n").split(b"\r\n\r\n")[1]) == {"stopped": None}
+    assert answer(admin("secret"), b"POST /start" + head + b"\r\n").startswith(b"HTTP/1.1 401")
 
 
 @pytest.mark.parametrize(

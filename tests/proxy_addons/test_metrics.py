@@ -88,7 +88,7 @@ def test_how_things_stand(upshim: Upshim) -> None:
     assert value(found, "upshim_failures_total", cause="a cause") == 1
     assert value(found, "upshim_record_wait_seconds_count") == 1
     assert [name for name, _ in found if name == "upshim_build_info"]
-    upshim.toggle()
+    upshim.kill_switch.toggle()
     upshim.rules_refused = True
     now = datetime.now().astimezone()
     assert upshim.histories is not None

@@ -228,9 +228,9 @@ def test_the_kill_switch_works_from_the_next_exchange_on(rules: Path, tmp_path: 
         assert "X-New" not in flow.request.headers
         switch.unlink()
         assert "X-New" in (await check(upshim)).request.headers
-        upshim.toggle()
+        upshim.kill_switch.toggle()
         assert not reported(await check(upshim))
-        upshim.toggle()
+        upshim.kill_switch.toggle()
         assert reported(await check(upshim))
 
     in_mitmproxy(test, upshim_rules=str(rules), upshim_kill_switch=str(switch))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import re
 import signal
 import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.bodies import CHECK_TARGET, INTERIM, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
 from tests.proxies import Proxy, running
 from tests.servers import Server, message, serving
+from tools.cli import main
 
 
 def ask(proxy: Proxy) -> bytes:
@@ -46,6 +50,35 @@ def test_a_limit_holds_over_kill_9(tmp_path: Path) -> None:
         with running("upshim", server.url, tmp_path, **options) as proxy:
             assert ask(proxy) == answer_body()
             wait_for(proxy, b"daily_limit")
+
+
+def test_the_kill_switch_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules, switch, token = tmp_path / "rules.toml", tmp_path / "stop", tmp_path / "token"
+    rules.write_text(REPORT_ZERO)
+    token.write_text("secret\n")
+    options = {"rules": rules, "kill_switch": switch, "admin": "127.0.0.1:0", "admin_token": token}
+    with serving(lambda _: [message(answer_body(), "Content-Type: text/xml")]) as server:
+        with running("upshim", server.url, tmp_path, **options) as proxy:
+            wait_for(proxy, b"admin listener at")
+            admin = re.search(rb"admin listener at http://(\S+)", proxy.log)
+            assert admin is not None
+            at = ["--admin", admin[1].decode(), "--admin-token", str(token)]
+            phone = ["--model", "CX700", "--version", "1.0.522.73"]
+            assert reported_zero(server, proxy)
+            assert main(["rules", "stop", "--admin", at[1]]) == 2  # without the token
+            assert reported_zero(server, proxy)
+            assert main(["rules", "stop", *at]) == 0
+            assert not reported_zero(server, proxy)
+            assert main(["rules", "explain", str(rules), *phone, *at]) == 1
+            assert "kill_switch: switched off by command" in capsys.readouterr().out
+            assert main(["rules", "start", *at]) == 0
+            assert reported_zero(server, proxy)
+            assert main(["rules", "stop", *at]) == 0
+            proxy.kill()
+        with running("upshim", server.url, tmp_path, **options) as proxy:
+            assert not reported_zero(server, proxy)  # what was stopped stays so
+            assert main(["rules", "start", "--kill-switch", str(switch)]) == 0
+            assert reported_zero(server, proxy)
 
 
 def test_the_kill_switch_by_file_and_by_signal(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from proxy_addons.interlocks import INTERLOCKS
 from proxy_addons.rules import Rules
 from tests.bodies import OFFER_NEXT, REPORT_ZERO
+from tests.servers import Received, serving
 from tools.cli import main
 
 STUCK = ("--model", "CX700", "--version", "1.0.522.73", "--mac", "0004F2000176")
@@ -79,9 +82,54 @@ def test_why_the_others_do_not_match(file: Path, capsys: pytest.CaptureFixture[s
     assert "rule stuck: does not match: revision is B" in capsys.readouterr().out
 
 
+def test_the_kill_switch_by_its_file(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stop = tmp_path / "stop"
+    assert main(["rules", "stop", "--kill-switch", str(stop)]) == 0
+    assert "stopped" in capsys.readouterr().out
+    code, lines = explained(capsys, file, *STUCK, "--kill-switch", str(stop))
+    assert code == 1
+    assert lines[-1]["text"].endswith(f"kill_switch: {stop} exists")
+    assert main(["rules", "start", "--json", "--kill-switch", str(stop)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"kind": "switch", "stopped": None}
+    assert explained(capsys, file, *STUCK, "--kill-switch", str(stop))[0] == 0
+    assert main(["rules", "start", "--kill-switch", str(tmp_path)]) == 2  # a folder is not removed
+    assert main(["rules", "stop", "--kill-switch", str(tmp_path / "no" / "file")]) == 2
+    assert main(["rules", "stop"]) == 2
+    assert main(["rules", "stop", "--admin", "127.0.0.1"]) == 2
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert main(["rules", "stop", "--admin", f"127.0.0.1:{port}"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 5
+
+
+def test_files_that_are_not_there(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(OFFER_NEXT.replace("check_files = false", ""))
+    sizes = {"CPE.nbt": 300_000, "CPE.cat": 5000}
+
+    def reply(request: Received) -> Iterable[bytes]:
+        size = sizes.get(request.target.rpartition("/")[2])
+        return [b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (b"200 OK" if size else b"404 No", size or 0), b""]
+
+    assert main(["rules", "explain", str(file), *STUCK]) == 0
+    assert "files_upstream lets it through: not looked at, --upstream" in capsys.readouterr().out
+    with serving(reply) as server:
+        assert explained(capsys, file, *STUCK, "--upstream", server.url)[0] == 0
+        del sizes["CPE.cat"]
+        code, lines = explained(capsys, file, *STUCK, "--upstream", server.url)
+        assert code == 1
+        assert "CPE.cat: the server answers 404" in lines[-1]["text"]
+
+
 @pytest.mark.parametrize(
     "words",
-    [("--version", "1.0"), ("--mac", "00:04"), ("--at", "noon"), ("--record", "/dev/null/none")],
+    [
+        ("--version", "1.0"),
+        ("--upstream", "x y"),
+        ("--admin", "127.0.0.1:1"),
+        ("--mac", "00:04"),
+        ("--at", "noon"),
+        ("--record", "/dev/null/none"),
+    ],
 )
 def test_options_that_cannot_be_used(words: tuple[str, ...], file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rules", "explain", str(file), *STUCK, *words]) == 2
