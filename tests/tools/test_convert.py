@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import sqlite3
@@ -7,14 +8,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from scapy.layers.dns import DNS, DNSQR
 
-from captures.exchange import Body, Exchange, Response
+from captures.exchange import Body, Exchange, Request, Response
+from captures.facts import login_facts
 from captures.pcap_writer import PcapWriter
+from captures.redaction import for_export
 from captures.sources import ReadOptions, read_exchanges
 from captures.store import StoreError
 from captures.store_writer import StoreWriter
+from dissectors import ntlm
 from tests.captures.har_schema import check_archive
 from tests.captures.test_pcap_writer import exchange, got
+from tests.captures.wire import Packet, Talk, answer, ethernet, ipv4, pcap, request, udp, written
 from tests.conftest import require_tool
 from tools.cli import main
 
@@ -145,3 +151,101 @@ def test_corpus_seen_by_tshark(corpus: Path, tmp_path: Path) -> None:
             digests = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in objects.iterdir())
             shown.append((sorted(told.stdout.splitlines()), digests))
         assert shown[0] == shown[1], name
+
+
+def login() -> tuple[str, bytes]:
+    """The third message of an NTLM login as a header has it, and the proofs in it."""
+    proofs = b"\xa1" * 24, b"\xb2" * 40, b"\xc3" * 16
+    message = ntlm.Authenticate(
+        ntlm.Flags.NEGOTIATE_UNICODE, "CONTOSO", "amy", "PHONE", proofs[0], proofs[1], proofs[2], mic=b"\xd4" * 16
+    )
+    return base64.b64encode(message.to_bytes()).decode(), b"".join(proofs)
+
+
+SECRETS = ("Basic YW15OnNlY3JldA==", "session=1234567890")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_credentials_are_taken_out_unless_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    token, proofs = login()
+    asked = (("Host", "x"), ("Authorization", f"NTLM {token}"), ("Proxy-Authorization", SECRETS[0]))
+    told = (("WWW-Authenticate", "NTLM"), ("Set-Cookie", SECRETS[1]), ("Content-Length", "1"))
+    answer = Response(200, "OK", headers=told, body=Body.of(b"x"))
+    with StoreWriter.create(tmp_path / "in") as writer:
+        writer.write(exchange(request=Request("GET", "/login", headers=asked), response=answer))
+    assert convert(tmp_path / "in", tmp_path / "out", "--to", kind) == 0
+    assert "credentials redacted: 3" in capsys.readouterr().out
+    files = [path for path in (tmp_path / "out", *tmp_path.glob("out/**/*")) if path.is_file()]
+    everything = b"".join(path.read_bytes() for path in files)
+    assert all(each.encode() not in everything for each in (token, *SECRETS, SECRETS[1].partition("=")[2]))
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
+    (found,) = (one for one in read_exchanges(tmp_path / "out") if isinstance(one, Exchange))
+    assert [name for name, _ in found.request.headers] == [name for name, _ in asked]
+    (shown,) = login_facts(found)
+    assert (shown["message"], shown["domain"], shown["user"]) == ("authenticate", "CONTOSO", "amy")
+    kept = base64.b64decode(found.request.headers[1][1].split()[1])
+    assert len(kept) == len(base64.b64decode(token))
+    assert not set(proofs) & set(kept)
+    assert convert(tmp_path / "in", tmp_path / "open", "--to", kind, "--secrets") == 0
+    assert "redacted" not in capsys.readouterr().out
+    (found,) = (one for one in read_exchanges(tmp_path / "open") if isinstance(one, Exchange))
+    assert found.request.headers == asked
+
+
+def test_tokens_that_are_not_ntlm_go_as_a_whole() -> None:
+    for value in ("Negotiate YIIabc==", "NTLM not base64", "Negotiate oQcwBaADCgEA", "Digest username=x"):
+        request = Request("GET", "/", headers=(("Authorization", value),))
+        cleaned, count = for_export(exchange(request=request))
+        scheme, _, rest = value.partition(" ")
+        assert (count, cleaned.request.headers[0][1]) == (1, f"{scheme} <redacted, {len(rest)} characters>")
+    plain = exchange()
+    assert for_export(plain) == (plain, 0)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_nothing_to_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """DHCP and DNS alone: said, exit 1, and what is there already is left as it is."""
+    query = bytes(DNS(id=1, qd=DNSQR(qname="ucupdates-r2.contoso.com")))
+    packets = [Packet(ethernet(ipv4(udp(query, 5000, 53), protocol=17)))]
+    source = written(tmp_path, pcap(packets))
+    before = sorted(tmp_path.iterdir())
+    assert convert(source, tmp_path / "out", "--to", kind) == 1
+    assert capsys.readouterr().out == f"{source}: nothing to convert: it holds no HTTP exchange\n"
+    assert convert(source, tmp_path / "out", "--to", kind, "--json") == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["exchanges"], shown["not_kept"]) == (0, {"DHCP, DNS and SIP messages": 1})
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_not_http_is_counted(
+    tmp_path: Path, capture: Path, capsys: pytest.CaptureFixture[str], corpus: Path
+) -> None:
+    assert convert(corpus / "pcap" / "sip-nero.pcap", tmp_path / "out.har") == 1
+    capsys.readouterr()
+    talk = Talk().open().client(request()).server(answer(b"abc")).close()
+    query = bytes(DNS(id=1, qd=DNSQR(qname="ucupdates-r2.contoso.com")))
+    packets = [*talk.packets, Packet(ethernet(ipv4(udp(query, 5000, 53), protocol=17)), talk.time)]
+    assert convert(written(tmp_path, pcap(packets)), tmp_path / "out.har") == 0
+    assert "not kept as they were: DHCP, DNS and SIP messages: 1" in capsys.readouterr().out
+
+
+def test_a_recording_appears_whole_or_not_at_all(
+    tmp_path: Path, capture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    assert convert(capture, tmp_path / "used") == 2
+    assert "used: expected a new or empty folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert convert(capture, tmp_path / "empty") == 0
+    before = sorted(tmp_path.iterdir())
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(StoreWriter, "write", fail)
+    assert convert(capture, tmp_path / "out") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
