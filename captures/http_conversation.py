@@ -464,7 +464,7 @@ class _ServerSide(_Side):
         self._note(exchange, (*head.faults, *framing.faults), "", broken=True)
         exchange.response_body = self._start_body(head.headers, framing)
         if (
-            head.status == 206
+            (head.status == 206 or (head.status == 200 and conversation.recorder.joiner.continued is not None))
             and exchange.request
             and framing.kind in {Kind.LENGTH, Kind.CHUNKED, Kind.CLOSE}
             and not framing.codings

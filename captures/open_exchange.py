@@ -144,6 +144,7 @@ class Recorder:
         self.counts["exchanges"] += 1
         if not exchange.complete:
             self.counts["exchanges incomplete"] += 1
+            self.joiner.broken_off(exchange)
         if exchange.index < self._next or not self._ordered:
             self.ready.append(exchange)
             return

@@ -27,6 +27,7 @@ from captures.packet_files import Packet, PacketFile, open_packets
 from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
 
 if TYPE_CHECKING:
+    from captures.objects import ObjectJoiner
     from captures.sources import Item, ReadOptions
     from captures.tls_decryption import Decryption
 
@@ -62,6 +63,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
             if file.format.startswith("pcapng"):  # its secrets come before its packets
                 packets = chain(list(islice(packets, 1)), packets)
             decryption = _decrypted(path, options) if options.keylog or options.tls_key or file.secrets else None
+            reader.recorder.joiner.read_again = lambda joiner: _read_again(path, options, decryption, joiner)
             if decryption is None:
                 yield from reader.read(packets)
                 decryption = _decrypted(path, options, file.secrets) if file.secrets else None
@@ -92,6 +94,17 @@ def _with_decrypted(
             yield replace(item, partial=True)
         else:
             yield item
+
+
+def _read_again(path: Path, options: ReadOptions, decryption: Decryption | None, joiner: ObjectJoiner) -> None:
+    """Give the joiner the answers it has found out to be parts."""
+    with open_packets(path, options.progress) as file:
+        reader = full_reader(str(path), replace(options, hold=0, bodies=None))
+        reader.recorder.joiner = joiner
+        packets = decryption.among(file.packets, reader.table) if decryption else file.packets
+        for _ in reader.read(packets):
+            pass
+        reader.table.close(0)
 
 
 def _decrypted(path: Path, options: ReadOptions, late: Iterable[bytes] = ()) -> Decryption | None:

@@ -1,10 +1,10 @@
-"""Hands the parts that a 206 answer carries to the joiner, as the body streams by."""
+"""Hands the parts that an answer carries to the joiner, as its body streams by: a 206, or a 200 that broke off."""
 
 from __future__ import annotations
 
 from captures.body_reader import BodyReader
 from captures.exchange import header
-from captures.objects import ObjectJoiner, Resource
+from captures.objects import ObjectJoiner, Resource, validator_of
 from dissectors.byteranges import ContentRange, MultipartReader, parse_boundary, parse_content_range
 from dissectors.errors import DissectError
 from dissectors.http1 import Framing, Headers, Kind
@@ -14,7 +14,14 @@ def join_parts(
     joiner: ObjectJoiner, exchange: int, name: tuple[str, str], headers: Headers, framing: Framing, body: BodyReader
 ) -> str | None:
     """Let `joiner` see the parts in `body`, an answer for the (host, target) of `name`; the problem, if it cannot."""
-    parts = _Parts(joiner, exchange, name, header(headers, "etag") or header(headers, "last-modified") or "")
+    if joiner.continued is not None:  # all but the answers that broke off were joined before
+        resource = joiner.continued.get(exchange)
+        if resource is not None:
+            start = _Parts(joiner, exchange, (resource.host, resource.target), resource.validator)
+            start.single = ContentRange(0, resource.size - 1, resource.size)
+            body.part, body.part_hole = start.data, start.hole
+        return None
+    parts = _Parts(joiner, exchange, name, validator_of(headers))
     boundary = parse_boundary(header(headers, "content-type") or "")
     if boundary is not None:
         parts.multipart = MultipartReader(boundary, parts.write)

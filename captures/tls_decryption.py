@@ -18,7 +18,6 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -80,10 +79,11 @@ class Decryption:
     ) -> None:
         self.connections: set[str] = set()  # the numbers under which they went into the table
         self.problems: list[str] = []
-        self._waiting: deque[tuple[int, Callable[[TcpTable], None]]] = deque()
+        self._waiting: list[tuple[int, Callable[[TcpTable], None]]] = []  # in order of time
         self._deadline = time.monotonic() + TIMEOUT
         options: list[str] = []
         self._memory = _in_memory(late)
+        self._behind = self._memory is not None
         if self._memory is not None:
             options += ["-o", f"tls.keylog_file:/dev/fd/{self._memory.fileno()}"]
         if keylog is not None:
@@ -111,14 +111,20 @@ class Decryption:
         return bool(self.problems)
 
     def among(self, packets: Iterable[Packet], table: TcpTable) -> Iterator[Packet]:
-        """The packets; what was decrypted goes into `table` when its time has come."""
-        waiting = self._waiting
+        """The packets; what was decrypted goes into `table` when its time has come, or at the end if its secrets do."""
+        if self._behind:
+            yield from packets
+            packets = ()
+        waiting = iter(self._waiting)
+        due = next(waiting, None)
         for packet in packets:
-            while waiting and waiting[0][0] <= packet[0]:
-                waiting.popleft()[1](table)
+            while due is not None and due[0] <= packet[0]:
+                due[1](table)
+                due = next(waiting, None)
             yield packet
-        while waiting:
-            waiting.popleft()[1](table)
+        while due is not None:
+            due[1](table)
+            due = next(waiting, None)
 
     def _decrypt(self) -> None:
         ends = self._guarded(self._ends(), {})
@@ -132,7 +138,7 @@ class Decryption:
             for number, stream in streams.items():
                 if stream.pieces:
                     found += self._segments(number, ends[number], stream)
-        self._waiting.extend(sorted(found, key=lambda one: one[0]))
+        self._waiting = sorted(found, key=lambda one: one[0])
 
     def _guarded(self, found: Iterable[tuple[int, T]], into: dict[int, T]) -> dict[int, T]:
         """What comes until something fails, which is noted."""

@@ -39,7 +39,7 @@ def test_the_first_copy_stands_and_the_conflict_is_told() -> None:
     joiner.write(resource(6), 1, 0, b"abXdef")
     (one,) = joiner.finished()
     assert one.sha256 == hashlib.sha256(b"abcdef").hexdigest()
-    assert one.problems == ("conflict: two answers differ from byte 2 on; the first stands",)
+    assert one.problems == ("conflict: two answers differ from byte 2 on; the one joined first stands",)
 
 
 def test_objects_are_told_apart_by_validator_and_size() -> None:
