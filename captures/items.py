@@ -11,6 +11,8 @@ from typing import Any
 
 from captures.exchange import Fact, rfc3339
 
+DECRYPTED = "decrypted from TLS by tshark"  # among an exchange's problems: its bytes are another program's word
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:

@@ -21,7 +21,7 @@ from captures.bootstrap import Bootstrap
 from captures.exchange import Exchange
 from captures.http_conversation import Claim, Conversation
 from captures.ip import TCP, UDP, Defragmenter, Segment
-from captures.items import CaptureSummary, Observation
+from captures.items import DECRYPTED, CaptureSummary, Observation
 from captures.open_exchange import Recorder
 from captures.packet_files import Packet, PacketFile, open_packets
 from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
@@ -50,7 +50,6 @@ class Datagram(NamedTuple):
     source_mac: str
 
 
-DECRYPTED = "decrypted from TLS by tshark"
 Datagrams = Callable[[Datagram], Iterable[Observation]]
 
 

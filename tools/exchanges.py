@@ -24,13 +24,14 @@ from captures.bodies import BodyFiles
 from captures.errors import CaptureError
 from captures.exchange import Exchange
 from captures.facts import facts_of
-from captures.items import CaptureSummary, JoinedObject, Observation
+from captures.items import CaptureSummary
 from captures.redaction import redacted
 from captures.sources import Item, ReadOptions, read_exchanges
 from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_UNUSABLE, UnusableInput
-from tools.fact_words import words
+from tools.exchange_lines import Lines
 from tools.options import above_zero
+from tools.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,23 +52,34 @@ def run(args: argparse.Namespace) -> int:
         raise UnusableInput("expected either captures or --interface")
     if args.interface and (args.keylog or args.tls_key):
         raise UnusableInput("--interface: TLS is decrypted in capture files only")
-    options = captures_in.with_secrets(args, ReadOptions(bodies=body_files(args.extract), secrets=args.secrets))
-    shown = JsonLines(secrets=args.secrets) if args.json else Lines()
+    sizes = [captures_in.size(path) for path in args.captures]
+    progress = Progress("reading", None if None in sizes else sum(size or 0 for size in sizes))
+    options = ReadOptions(bodies=body_files(args.extract), secrets=args.secrets, progress=progress.advance)
+    options = captures_in.with_secrets(args, options)
+    shown = JsonLines(secrets=args.secrets) if args.json else Lines(sys.stdout)
+    on_terminal = sys.stdout.isatty()
     code = EXIT_OK
-    for source in sources_of(args, options):
-        try:
-            for item in source:
-                shown.show(item)
-                if isinstance(item, CaptureSummary):
-                    code = max(code, captures_in.exit_code(item))
-        except CaptureError as error:
-            sys.stdout.flush()
-            print(f"upshim exchanges: {error}", file=sys.stderr)
-            code = EXIT_UNUSABLE
-        except BrokenPipeError:
-            raise
-        except OSError as error:  # the disk that bodies are extracted to
-            raise UnusableInput(f"{error.filename or args.extract}: {error.strerror}") from error
+    with progress:
+        for source in sources_of(args, options):
+            try:
+                for item in source:
+                    if on_terminal:
+                        progress.hide()
+                    shown.show(item)
+                    if args.interface:
+                        sys.stdout.flush()
+                    if isinstance(item, CaptureSummary):
+                        code = max(code, captures_in.exit_code(item))
+            except CaptureError as error:
+                sys.stdout.flush()
+                progress.hide()
+                print(f"upshim exchanges: {error}", file=sys.stderr)
+                code = EXIT_UNUSABLE
+            except BrokenPipeError:
+                raise
+            except OSError as error:  # the disk that bodies are extracted to, or the output goes to
+                place = error.filename or args.extract or "standard output"
+                raise UnusableInput(f"{place}: {error.strerror}") from error
     return code
 
 
@@ -105,47 +117,3 @@ class JsonLines:
         """One line."""
         line = item.to_json()
         print(json.dumps(line if self._secrets or not isinstance(item, Exchange) else redacted(line)))
-
-
-class Lines:
-    """For people: a line an exchange as it comes, since a capture may be long."""
-
-    def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - not needed for JSON
-
-        self._console = Console(highlight=False, soft_wrap=True)
-
-    def show(self, item: Item) -> None:
-        """One line, and one more for each problem."""
-        if isinstance(item, Exchange):
-            self._exchange(item)
-            problems = item.problems
-        elif isinstance(item, Observation):
-            told = "; ".join(filter(None, (words(fact) for fact in item.facts)))
-            self._print(f"      {item.time:%Y-%m-%d %H:%M:%S} {item.client} {told}", "")
-            problems = item.problems
-        elif isinstance(item, JoinedObject):
-            state = f"sha256 {item.sha256}" if item.complete else f"incomplete, {len(item.missing)} parts missing"
-            self._print(
-                f"object {item.target}: {item.size} bytes from {len(item.exchanges)} exchanges, {state}", "cyan"
-            )
-            problems = item.problems
-        else:
-            counts = ", ".join(f"{count} {name}" for name, count in sorted(item.counts.items()))
-            self._print(f"{item.capture}: {item.format}: {counts or 'nothing in it'}", "bold")
-            problems = item.problems
-        for problem in problems:
-            self._print(f"      ! {problem}", "yellow")
-
-    def _exchange(self, exchange: Exchange) -> None:
-        request, response = exchange.request, exchange.response
-        answer = "no answer" if response is None else f"{response.status} {response.body.size} bytes"
-        time = f"{exchange.started:%Y-%m-%d %H:%M:%S}"
-        told = "; ".join(filter(None, (words(fact) for fact in exchange.facts)))
-        cut = "" if exchange.complete else " incomplete"
-        line = f"{exchange.index:>5} {time} {exchange.client} {request.method} {request.target} -> {answer}{cut}"
-        self._print(f"{line}  [{told}]" if told else line, "")
-
-    def _print(self, text: str, style: str) -> None:
-        visible = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-        self._console.print(visible, style=style, markup=False)

@@ -45,7 +45,7 @@ class Progress:
 
     def hide(self) -> None:
         """Leave the terminal to what is printed next."""
+        self._started = time.monotonic()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-            self._started = time.monotonic()

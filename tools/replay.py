@@ -26,6 +26,7 @@ from captures.redaction import redacted_value
 from captures.sources import ReadOptions, read_exchanges
 from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
+from tools.exchange_lines import printable
 from tools.options import above_zero
 
 HOLD = 16 << 20  # a request body up to this size is sent again
@@ -145,11 +146,6 @@ def message_lines(message: Request | Response) -> list[str]:
     text = (message.body.data or b"").decode("utf-8", "backslashreplace").replace("><", ">\n<")
     headers = [f"{name}: {redacted_value(name, value)}" for name, value in message.headers]
     return [printable(line) for line in (*headers, "", *text.splitlines())]
-
-
-def printable(text: str) -> str:
-    """Text that cannot steer a terminal."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def compare_answers(args: argparse.Namespace, source: Source) -> int:

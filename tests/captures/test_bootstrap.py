@@ -65,7 +65,7 @@ def test_users_are_masked_unless_asked_for(tmp_path: Path, capsys: pytest.Captur
     path = written(tmp_path, pcap(sip_over_tcp((True, REGISTER))))
     assert main(["exchanges", str(path)]) == main(["exchanges", "--json", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "SIP REGISTER sip:contoso.com from sip:*@contoso.com" in out
+    assert "REGISTER sip:contoso.com from sip:*@contoso.com" in out
     assert "amy" not in out
     assert main(["exchanges", "--json", "--secrets", str(path)]) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[0])
