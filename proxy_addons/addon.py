@@ -49,6 +49,8 @@ from proxy_addons.watch import Message, Watch, exchange_of
 logger = logging.getLogger("upshim")
 
 BODY_LIMIT = 1 << 20  # update checks are a few KiB
+SMALL_BODY = 64 << 10  # bodies up to here are always decoded
+MAX_HELD = 64 << 20  # bytes that all larger ones together may take while they are held
 ACKNOWLEDGE_WITHIN = 0.5  # seconds an answer may wait for its record; then it goes on without
 LOOK_EVERY = 1.0  # seconds between looks at the rules file and the profile
 
@@ -81,6 +83,7 @@ class Upshim:
         self.draining = False
         self._health = PATH
         self.packages: PackageWatch | None = PackageWatch()  # None where there is no server to ask
+        self._held = 0  # bytes that larger bodies take, or may take
         self.histories: Histories | None = Histories()  # None where what a recording tells could not be read
         self.rules_loaded = time.time()  # when those in force came into force
         self.rules_refused = False  # whether a newer file was not taken
@@ -232,7 +235,7 @@ class Upshim:
             watch.request.stream = request.stream = self._tee()
         else:
             edit = partial(self._check_held, watch, flow)
-            watch.request.stream = self._stream_to_decode("request", length, edit, watch.problems)
+            watch.request.stream = self._stream_to_decode("request", length, edit, watch)
             request.stream = watch.request.stream or False
 
     @fail_open
@@ -269,7 +272,7 @@ class Upshim:
             watch.response.stream = response.stream = self._tee()
         else:
             edit = partial(self._answer_held, watch, flow)
-            watch.response.stream = self._stream_to_decode("answer", length, edit, watch.problems)
+            watch.response.stream = self._stream_to_decode("answer", length, edit, watch)
             response.stream = watch.response.stream or False
         if response.stream:
             self._commit(response, watch.response, self._response_edits(watch))
@@ -299,15 +302,22 @@ class Upshim:
         return Tee(self.failures, self.recording)
 
     def _stream_to_decode(
-        self, side: str, length: int | None, edit: Callable[[bytes], bytes], problems: list[str]
+        self, side: str, length: int | None, edit: Callable[[bytes], bytes], watch: Watch
     ) -> Tee | Hold | None:
         """How a body that is to be decoded passes: None where it is short enough for mitmproxy to buffer it."""
         limit = self.rewriter.limit
+        wanted = limit if length is None else min(length, limit)
+        if wanted > SMALL_BODY and (length is None or length <= limit):
+            if self._held + wanted > MAX_HELD:
+                limit = SMALL_BODY  # many large ones at once: this one passes as it is
+            else:
+                self._held += wanted
+                watch.held += wanted
         if length is None:
             return Hold(self.failures, limit, edit, self._tee())
         if length <= limit:
             return None
-        problems.append(f"{side} of {length} bytes is over the limit of {limit}: not decoded")
+        watch.problems.append(f"{side} of {length} bytes is over the limit of {limit}: not decoded")
         return self._tee()
 
     def _look_for_fetch(self, flow: http.HTTPFlow) -> None:
@@ -407,6 +417,7 @@ class Upshim:
 
     async def _record(self, flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> None:
         del self._watches[flow]
+        self._held -= watch.held
         self.metrics.exchange(flow, watch, complete=complete)
         exchange = exchange_of(flow, watch, complete=complete)
         self._note_end(flow, exchange)

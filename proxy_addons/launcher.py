@@ -12,23 +12,27 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mitmproxy import exceptions, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 from mitmproxy.master import Master
+from mitmproxy.proxy.server import ConnectionHandler
 
+from proxy_addons import http1_guard
 from proxy_addons.addon import Upshim
 from proxy_addons.admin import Admin
 from proxy_addons.drain import Drain
+from proxy_addons.limits import Bounds, Limits, Transport, descriptors
 from proxy_addons.notify import keep_alive, notify, watchdog_period
 
 logger = logging.getLogger("upshim")
 
 QUIET = 1.0  # seconds without a byte after which a connection that has nothing in flight is closed while draining
 LOOK_EVERY = 0.05  # seconds between looks at what is left while draining
+SWEEP_EVERY = 1.0  # seconds between looks for connections that overstay
 
 
 class StartError(Exception):
@@ -56,6 +60,7 @@ class Launch:
     admin: tuple[str, int] | None = None
     admin_token: Path | None = None
     drain: float = 30.0  # seconds that exchanges in flight may take after SIGTERM
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable[[], None]], None]) -> None:
@@ -66,10 +71,17 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     master = Master(options.Options())
     server = proxyserver.Proxyserver()
     addon, drain = Upshim(), Drain()
+
+    def transport_of(name: str) -> Transport | None:
+        handler = server.connections.get(name)
+        return None if handler is None else phones_end(handler)
+
+    limits = Limits(descriptors(launch.bounds), addon.failures, addon.metrics, transport_of)
+    http1_guard.install(http1_guard.Guard(limits, launch.bounds.head_bytes))
     admin: Admin | None = None
     try:
         launch.state.mkdir(mode=0o700, parents=True, exist_ok=True)  # a certificate authority's key goes there
-        master.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), addon, drain)
+        master.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), limits, addon, drain)
         # First what everything else is checked against: an update that fails is rolled back and checked once more.
         master.options.update(mode=list(launch.modes), upshim_upstream=list(launch.upstreams))
         master.options.update(
@@ -125,15 +137,40 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     notify("READY=1")
     period = watchdog_period()
     alive = loop.create_task(keep_alive(period)) if period is not None else None
+    sweeping = loop.create_task(sweep(server, limits))
     try:
         await master.run()
     finally:
-        for task in (alive, *stopping):
+        for task in (alive, sweeping, *stopping):
             if task is not None:
                 task.cancel()
         if admin is not None:
             admin.close()
     await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process
+
+
+def phones_end(handler: ConnectionHandler) -> Transport | None:
+    """The socket of a connection's phone."""
+    phone = handler.transports.get(handler.client)
+    if phone is None or not isinstance(phone.writer, asyncio.StreamWriter):
+        return None
+    return cast(Transport, phone.writer.transport)
+
+
+async def sweep(server: proxyserver.Proxyserver, limits: Limits) -> None:
+    """Look for connections that overstay, again and again."""
+    while True:
+        await asyncio.sleep(SWEEP_EVERY)
+        transports, relayed = {}, set()
+        for handler in server.connections.values():
+            if (transport := phones_end(handler)) is not None:
+                transports[handler.client.id] = transport
+            if len(handler.transports) > 1:
+                relayed.add(handler.client.id)
+        try:
+            limits.sweep(transports, relayed, time.monotonic())
+        except Exception as error:  # noqa: BLE001 - the next look may do better
+            limits.failures.exception(error)
 
 
 async def wind_down(server: proxyserver.Proxyserver, drain: Drain, limit: float) -> None:

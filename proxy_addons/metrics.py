@@ -78,6 +78,12 @@ class Metrics:
             buckets=RECORD_BUCKETS,
             registry=self.registry,
         )
+        self._refused = Counter(
+            "upshim_connections_closed",
+            "Connections of phones that upshim closed or did not want, by why.",
+            ["why"],
+            registry=self.registry,
+        )
         self.connections = Gauge("upshim_connections", "Open connections of phones.", registry=self.registry)
         self.draining = Gauge("upshim_draining", "1 while upshim finishes what it has begun.", registry=self.registry)
 
@@ -96,6 +102,10 @@ class Metrics:
     def recorded(self, seconds: float) -> None:
         """An answer has waited for its record."""
         self._recorded.observe(seconds)
+
+    def refused(self, why: str) -> None:
+        """A connection was closed by upshim."""
+        self._refused.labels(why).inc()
 
     def exchange(self, flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> None:
         """An exchange is over."""

@@ -50,6 +50,7 @@ class Watch:
     response: Message = field(default_factory=Message)
     checked: Checked | None = None
     problems: list[str] = field(default_factory=list)
+    held: int = 0  # bytes its bodies may take of what all may take together
 
 
 def as_body(decoded: bytes | None, raw: bytes) -> Body:

@@ -15,8 +15,13 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools.errors import EXIT_OK, UnusableInput
+from tools.options import above_zero
+
+if TYPE_CHECKING:
+    from proxy_addons.limits import Bounds
 
 MODES = ("reverse", "transparent", "regular")
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -53,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain", type=float, default=30.0, metavar="SECONDS", help="let exchanges finish after SIGTERM (default 30)"
     )
+    parser.add_argument(
+        "--max-connections", type=int, metavar="N", default=1000, help="connections of phones (default 1000)"
+    )
+    parser.add_argument("--max-per-client", type=int, metavar="N", help="connections of one address (default half)")
+    parser.add_argument(
+        "--idle", type=float, default=150.0, metavar="SECONDS", help="close connections that are silent (default 150)"
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log (default text)")
     parser.add_argument("--verbose", action="store_true", help="log connections too")
 
@@ -86,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         admin=None if args.admin is None else host_and_port("--admin", args.admin),
         admin_token=args.admin_token,
         drain=args.drain,
+        bounds=bounds(args),
     )
 
     def ready(addresses: list[tuple[str, int]], _stop: object) -> None:
@@ -102,6 +115,15 @@ def run(args: argparse.Namespace) -> int:
     finally:
         log.close()
     return EXIT_OK
+
+
+def bounds(args: argparse.Namespace) -> Bounds:
+    """What phones may take. Raises `UnusableInput`."""
+    from proxy_addons.limits import Bounds  # noqa: PLC0415
+
+    above_zero("--max-connections", args.max_connections)
+    above_zero("--max-per-client", 1 if args.max_per_client is None else args.max_per_client)
+    return Bounds(args.max_connections, args.max_per_client, idle=above_zero("--idle", args.idle))
 
 
 def listeners(mode: str, upstream: str | None, listen: list[str]) -> tuple[list[str], list[str]]:
