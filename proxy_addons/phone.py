@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
+from proxy_addons.rule_index import folded
 from proxy_addons.rules import IDENTITY, UpgradePath
 
 
@@ -36,4 +37,4 @@ def identity_mismatch(path: UpgradePath, phone: Phone) -> str | None:
 
 def same(one: str, other: str) -> bool:
     """Equal but for letter case and surrounding white space."""
-    return one.strip().casefold() == other.strip().casefold()
+    return folded(one) == folded(other)

@@ -7,13 +7,13 @@ that matches decides; what may hold it back is in interlocks.py.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy_addons.interlocks import Plan, Situation, held
 from proxy_addons.packages import package_url
 from proxy_addons.phone import Phone, identity_mismatch
+from proxy_addons.rule_index import address_of
 from proxy_addons.rules import HeaderEdits, Offer, Report, Rule, Rules
 
 NO_EDITS = HeaderEdits()
@@ -53,7 +53,7 @@ class Decision:
 
 def decide(rules: Rules, phone: Phone, situation: Situation | None = None) -> Decision:
     """The decision of the first rule that matches. Without a situation the phone is a new one, and no time is known."""
-    for rule in rules.rules:
+    for rule in rules.index.candidates(phone):
         if mismatch(rule, phone) is None:
             decision, plan = intended(rule, phone, situation or Situation())
             holds = held(plan) if plan is not None else None
@@ -80,13 +80,8 @@ def mismatch(rule: Rule, phone: Phone) -> str | None:
 
 
 def _within(rule: Rule, address: str | None) -> bool:
-    try:
-        # A zone, as in fe80::1%eth0, is no part of what a subnet is compared with.
-        found = ipaddress.ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)  # IPv4 phones of a socket that listens for both
-    return any((mapped or found) in subnet for subnet in rule.subnets or ())
+    found = address_of(address)
+    return found is not None and any(found in subnet for subnet in rule.subnets or ())
 
 
 def intended(rule: Rule, phone: Phone, situation: Situation) -> tuple[Decision, Plan | None]:

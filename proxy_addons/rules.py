@@ -39,12 +39,13 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dissectors import DissectError
 from dissectors.version import Version
 from proxy_addons.conditions import NO_LIMITS, UNDECIDED, Limits, Rollout, VersionRange, Window
+from proxy_addons.rule_index import RuleIndex
 from proxy_addons.toml_table import Network, RulesError, Table
 
 MAX_RULES_BYTES = 16 << 20
@@ -143,6 +144,10 @@ class Rules:
     paths: tuple[UpgradePath, ...] = ()
     rules: tuple[Rule, ...] = ()
     sha256: str = ""
+    index: RuleIndex = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", RuleIndex(self.rules))
 
     @classmethod
     def parse(cls, text: bytes) -> Rules:
