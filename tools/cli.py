@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "demo": "tools.demo",
     "proxy": "tools.proxy",
     "deploy": "tools.deploy",
+    "doctor": "tools.doctor",
     "exchanges": "tools.exchanges",
     "decode": "tools.decode",
     "forget": "tools.forget",

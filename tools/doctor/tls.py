@@ -1,0 +1,164 @@
+"""Certificates: the file upshim serves from, what a port really serves, and the server's own."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
+from OpenSSL import SSL, crypto
+
+from dissectors import DissectError
+from dissectors.certificates import Circumstances, dissect, examine
+from dissectors.certificates.findings import ERROR, INFO
+from tools.deploy import Address
+from tools.doctor.result import OK, PROBLEM, WARN, Result, reason
+
+WITHIN = 5.0  # seconds
+MAX_FILE = 1 << 20
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_KEY = re.compile(rb"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----.*?-----END ([A-Z]+ )?PRIVATE KEY-----", re.DOTALL)
+_ADVICE = "Issue one by the CA the phones trust, for the names they use; `upshim decode FILE` shows what is in it."
+
+
+def judged(check: str, subject: str, chain: bytes, domain: str, names: tuple[str, ...] = ()) -> Iterator[Result]:
+    """What of a chain (PEM) matters to a phone, as of now."""
+    try:
+        document = dissect(chain)
+    except DissectError as error:
+        yield Result(check, subject, PROBLEM, f"cannot be read: {error}", _ADVICE)
+        return
+    findings = examine(document.certificates, Circumstances(datetime.now(UTC), domain, names))
+    bad = [finding for finding in findings if finding.severity != INFO]
+    for finding in bad:
+        yield Result(check, subject, PROBLEM if finding.severity == ERROR else WARN, finding.words, _ADVICE)
+    if not bad:
+        first = document.certificates[0]
+        yield Result(check, subject, OK, f"{first.subject}, {len(document.certificates)} certificates: fit for phones")
+
+
+def certificate_file(file: Path, domain: str) -> Iterator[Result]:
+    """A file with a key, its certificate and those above it."""
+    subject = str(file)
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_FILE)
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError as error:
+        yield Result(
+            "certificate", subject, PROBLEM, f"cannot be read: {reason(error)}", "Look at the path and its rights."
+        )
+        return
+    certificates, key = _CERTIFICATE.findall(data), _KEY.search(data)
+    if not certificates:
+        yield Result("certificate", subject, PROBLEM, "holds no certificate in PEM", _ADVICE)
+        return
+    yield from judged("certificate", subject, b"\n".join(certificates), domain)
+    if key is None:
+        yield Result("key", subject, PROBLEM, "holds no private key", "Put the key and the certificates into one file.")
+        return
+    if mode & 0o077:
+        yield Result("key", subject, PROBLEM, f"a private key that others may read ({mode:o})", f"chmod 600 {file}")
+    try:
+        public = load_pem_private_key(key[0], None).public_key()
+        matches = _bits(public) == _bits(load_pem_x509_certificate(certificates[0]).public_key())
+    except (TypeError, ValueError) as error:
+        yield Result(
+            "key", subject, PROBLEM, f"the key cannot be read: {reason(error)}", "It must be without passphrase."
+        )
+        return
+    if matches:
+        yield Result("key", subject, OK, "belongs to the first certificate")
+    else:
+        yield Result(
+            "key", subject, PROBLEM, "does not belong to the first certificate", "The server's own must be first."
+        )
+
+
+def _bits(key: object) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]
+
+
+def lenient() -> ssl.SSLContext:
+    """Talks to whatever there is: whose certificate it is, and how old the protocol, are checks of their own."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+    return context
+
+
+def served_chain(host: str, port: int, name: str = "") -> bytes | None:
+    """The chain a TLS server sends, in PEM, old protocol versions included; None where it speaks no TLS.
+
+    Raises `OSError` where there is nobody.
+    """
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_verify(SSL.VERIFY_NONE)
+    context.set_cipher_list(b"ALL:@SECLEVEL=0")
+    context.set_min_proto_version(SSL.TLS1_VERSION)
+    with socket.create_connection((host, port), WITHIN) as plain:
+        plain.settimeout(None)  # pyOpenSSL wants to wait by itself; the kernel's limits are set instead
+        limit = struct.pack("@ll", int(WITHIN), int(WITHIN % 1 * 1_000_000))  # struct timeval
+        for which in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            plain.setsockopt(socket.SOL_SOCKET, which, limit)
+        connection = SSL.Connection(context, plain)
+        if name:
+            connection.set_tlsext_host_name(name.encode("idna"))
+        connection.set_connect_state()
+        try:
+            connection.do_handshake()
+        except SSL.Error:
+            return None
+        chain = connection.get_peer_cert_chain() or []
+    return b"".join(crypto.dump_certificate(crypto.FILETYPE_PEM, one) for one in chain)
+
+
+def served(listen: Address, domain: str) -> Iterator[Result]:
+    """What phones are shown on a port where something listens and speaks TLS."""
+    host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
+    name = f"ucupdates-r2.{domain}" if domain else ""
+    try:
+        chain = served_chain(host, listen.port, name)
+    except OSError:
+        return
+    if chain:
+        yield from judged("certificate", str(listen), chain, domain)
+
+
+def server(upstream: Address) -> Iterator[Result]:
+    """Is the update server's certificate accepted as the proxy does it, and fit for phones that reach it directly?"""
+    subject = str(upstream)
+    try:
+        chain = served_chain(upstream.host, upstream.port, upstream.host)
+    except OSError:
+        return  # told by the check of the server
+    if chain is None:
+        yield Result(
+            "server-tls", subject, PROBLEM, "TLS cannot be agreed on", "Does the server speak TLS on this port?"
+        )
+        return
+    context = ssl.create_default_context()
+    try:
+        with socket.create_connection((upstream.host, upstream.port), WITHIN) as plain:
+            context.wrap_socket(plain, server_hostname=upstream.host).close()
+    except ssl.SSLCertVerificationError as error:
+        advice = "The proxy answers 502 then. Have this machine trust the CA, or mend the certificate."
+        yield Result("server-tls", subject, PROBLEM, f"not accepted: {error.verify_message}", advice)
+    except OSError as error:
+        advice = "The server may speak old versions of TLS only."
+        yield Result("server-tls", subject, WARN, f"not by today's rules: {reason(error)}", advice)
+    else:
+        yield Result("server-tls", subject, OK, "its certificate is accepted")
