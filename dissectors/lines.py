@@ -14,6 +14,7 @@ from dissectors.errors import LimitExceeded
 
 MAX_LINE = 128 * 1024  # bytes; the csv module's own limit for one field
 _SNIFFED = 64
+_TOO_LONG = (f"a line of at most {MAX_LINE} bytes", "a longer one")
 
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
@@ -56,7 +57,10 @@ def text_lines(chunks: Iterable[bytes]) -> Iterator[Line]:
     while more:
         start = 0
         while (end := _find(buffer, newline, max(start, scanned), unit)) >= 0:
-            yield Line(number, offset, _text(buffer[start:end], encoding))
+            line = buffer[start:end]
+            if len(line) > MAX_LINE and (unit == 2 or len(line) - line.count(0) > MAX_LINE):
+                raise LimitExceeded(offset, *_TOO_LONG)
+            yield Line(number, offset, _text(line, encoding))
             number += 1
             offset += end + unit - start + dropped
             start, dropped = end + unit, 0
@@ -66,7 +70,7 @@ def text_lines(chunks: Iterable[bytes]) -> Iterator[Line]:
             dropped += len(buffer) - len(kept)
             buffer = kept
         if len(buffer) > MAX_LINE:
-            raise LimitExceeded(offset, f"a line of at most {MAX_LINE} bytes", "a longer one")
+            raise LimitExceeded(offset, *_TOO_LONG)
         scanned = len(buffer) - len(buffer) % unit
         chunk_or_end = next(stream, None)
         more = chunk_or_end is not None

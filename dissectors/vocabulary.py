@@ -28,8 +28,9 @@ DEVICE_FIELDS: Final = (
 )
 MODULE_FIELDS: Final = ("file", "signature_file", "version", "timestamp")
 URL_FIELDS: Final = ("base_url", "external_base_url")
+PACKAGE_FIELDS: Final = ("update_type",)
 _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "aliases": (*DEVICE_FIELDS, "module", "modules", *MODULE_FIELDS, *URL_FIELDS),
+    "aliases": (*DEVICE_FIELDS, "module", "modules", *MODULE_FIELDS, *URL_FIELDS, *PACKAGE_FIELDS),
     "generic": ("name", "value"),
 }
 _INSIGNIFICANT = re.compile(r"[-_.\s]+")

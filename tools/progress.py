@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
-from rich.progress import Progress as Bar
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 PATIENCE = 1.0
 
@@ -33,13 +33,8 @@ class Progress:
     def advance(self, count: int) -> None:
         """So many more bytes are done."""
         self._done += count
-        if not self._enabled:
-            return
-        if self._bar is None and time.monotonic() - self._started > PATIENCE:
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            self._bar = Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-            self._bar.add_task(self._what, total=self._total)
-            self._bar.start()
+        if self._bar is None and self._enabled and time.monotonic() - self._started > PATIENCE:
+            self._bar = _bar(self._what, self._total)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done)
 
@@ -49,3 +44,16 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _bar(what: str, total: int | None) -> Bar:
+    # For a file that is done at once, loading this would be most of the work.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+    bar.add_task(what, total=total)
+    bar.start()
+    return bar

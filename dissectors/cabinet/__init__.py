@@ -11,8 +11,8 @@ from dissectors.cabinet.cabinet import Cabinet, Contents
 from dissectors.cabinet.limits import Budget
 from dissectors.cabinet.names import display_name, name_hazards, safe_member_name, safe_member_names
 from dissectors.cabinet.reading import Digests, MemberContent, Piece
-from dissectors.cabinet.source import Source
 from dissectors.cabinet.values import Attributes, Compression, Folder, Header, Link, Member
+from dissectors.source import Source
 
 __all__ = [
     "Attributes",

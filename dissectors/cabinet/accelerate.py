@@ -15,7 +15,7 @@ from typing import Any
 
 from dissectors.cabinet.blocks import read_blocks
 from dissectors.cabinet.limits import BLOCK_OUTPUT
-from dissectors.cabinet.structures import DATA, FILE, FOLDER, HEADER
+from dissectors.cabinet.structures import DATA_INTEGERS, FILE, FOLDER, HEADER
 from dissectors.cabinet.values import Folder
 from dissectors.errors import DissectError, Unsupported
 
@@ -239,7 +239,7 @@ class _Feed:
         block = next(self._blocks, None)
         if block is None:
             return False
-        self._pending = DATA.build({"checksum": 0, "packed_size": len(block.data), "size": block.size}) + block.data
+        self._pending = DATA_INTEGERS.pack(0, len(block.data), block.size) + block.data
         return True
 
     def _write(self, address: int, size: int) -> int:

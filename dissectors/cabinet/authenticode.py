@@ -15,9 +15,9 @@ from typing import Any
 from construct import Bytes, Const, Int32ul, Struct
 
 from dissectors.cabinet.limits import MAX_SIGNATURE
-from dissectors.cabinet.source import Source
 from dissectors.cabinet.values import Header
 from dissectors.errors import DissectError
+from dissectors.source import Source
 
 RESERVE_OFFSET = 40
 SIGNATURE_RESERVE = Struct(

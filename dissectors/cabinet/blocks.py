@@ -9,11 +9,16 @@ from typing import NamedTuple
 
 from dissectors.cabinet.limits import BLOCK_INPUT
 from dissectors.cabinet.structures import DATA_FIXED
-from dissectors.cabinet.values import Block, Folder, Part
+from dissectors.cabinet.values import Block, Folder
 from dissectors.errors import DissectError
+from dissectors.source import Source
 
-_PIECE = 2048
+_PIECE = 4096
 """Bytes converted to one integer at a time; longer ones cost more to fold than they save."""
+
+
+AHEAD = 1 << 18
+"""Bytes read at a time."""
 
 
 class PackedBlock(NamedTuple):
@@ -41,12 +46,30 @@ def block_checksum(data: bytes, reserve: bytes, size: int) -> int:
     return checksum(reserve, checksum(data) ^ len(data) ^ size << 16)
 
 
+class _Ahead:
+    """A source read AHEAD bytes at a time: blocks follow each other."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._data = b""
+        self._start = 0
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Like `Source.read_at`."""
+        begin = offset - self._start
+        if begin < 0 or begin + size > len(self._data):
+            self._data = self._source.read_at(offset, max(size, AHEAD))
+            self._start, begin = offset, 0
+        return self._data[begin : begin + size]
+
+
 def read_blocks(folder: Folder) -> Iterator[PackedBlock]:
     """The blocks in order. Raises DissectError at the first that is cut off or fails its checksum."""
     half = b""
     for number, part in enumerate(folder.parts):
+        ahead = _Ahead(part.source)
         for block in part.blocks:
-            data = half + read_block(part, block)
+            data = half + read_block(ahead, part.data_reserve, block)
             if len(data) > BLOCK_INPUT:
                 found = f"{len(data)} in two halves"
                 raise DissectError(block.offset + 4, f"at most {BLOCK_INPUT} bytes in a data block", found)
@@ -59,15 +82,14 @@ def read_blocks(folder: Folder) -> Iterator[PackedBlock]:
         raise folder.fault
 
 
-def read_block(part: Part, block: Block) -> bytes:
+def read_block(ahead: _Ahead, data_reserve: int, block: Block) -> bytes:
     """The compressed bytes of one CFDATA, its checksum verified; 0 means there is none."""
-    start = block.offset + DATA_FIXED
-    data = part.source.read_at(start, part.data_reserve + block.packed_size)
-    if len(data) < part.data_reserve + block.packed_size:
+    data = ahead.read_at(block.offset + DATA_FIXED, data_reserve + block.packed_size)
+    if len(data) < data_reserve + block.packed_size:
         raise DissectError(block.offset, f"{block.packed_size} bytes of data", f"{len(data)} before the end")
     reserve = b""
-    if part.data_reserve:
-        reserve, data = data[: part.data_reserve], data[part.data_reserve :]
+    if data_reserve:
+        reserve, data = data[:data_reserve], data[data_reserve:]
     if block.checksum:
         found = block_checksum(data, reserve, block.size)
         if found != block.checksum:

@@ -15,9 +15,9 @@ from dissectors.cabinet.limits import Budget
 from dissectors.cabinet.names import name_hazards
 from dissectors.cabinet.reading import MemberContent, Piece, read_pieces
 from dissectors.cabinet.sets import join_directories
-from dissectors.cabinet.source import Readable, Source, as_source
 from dissectors.cabinet.values import Folder, Header, Member
 from dissectors.errors import DissectError, LimitExceeded
+from dissectors.source import Readable, Source, as_source
 
 MAX_LISTED = 20
 """Problems of one sort told one by one."""

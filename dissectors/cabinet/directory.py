@@ -16,13 +16,12 @@ from construct import Construct, ConstructError
 
 from dissectors.cabinet.limits import BLOCK_INPUT, BLOCK_OUTPUT, OVERLAP, Budget
 from dissectors.cabinet.names import decode_name
-from dissectors.cabinet.source import Source, as_stream
 from dissectors.cabinet.structures import (
     CONTINUED_BOTH,
     CONTINUED_FROM_PREVIOUS,
     CONTINUED_TO_NEXT,
-    DATA,
     DATA_FIXED,
+    DATA_INTEGERS,
     FILE,
     FOLDER,
     HEADER,
@@ -30,6 +29,7 @@ from dissectors.cabinet.structures import (
 )
 from dissectors.cabinet.values import Attributes, Block, Compression, Folder, Header, Link, Member, Part
 from dissectors.errors import DissectError, LimitExceeded, Unsupported
+from dissectors.source import Source, as_stream
 
 VERSION = (1, 3)
 CHECK_EVERY = 4096
@@ -237,8 +237,7 @@ def walk_blocks(
         head = source.read_at(offset, DATA_FIXED) if offset + DATA_FIXED <= limit else b""
         if len(head) < DATA_FIXED:
             return tuple(blocks), DissectError(offset, f"data block {number} of {raw.block_count}", "the end")
-        data = DATA.parse(head)
-        block = Block(offset, data.checksum, data.packed_size, data.size)
+        block = Block(offset, *DATA_INTEGERS.unpack(head))
         fault = wrong_sizes(block, stored, limit - offset - DATA_FIXED - header.data_reserve)
         # A block without output is the first half of one that goes on in the next cabinet: only ever the last.
         if fault is None and not block.size and not (number == raw.block_count - 1 and header.next):

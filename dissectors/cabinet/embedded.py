@@ -8,12 +8,10 @@ from typing import NamedTuple
 from dissectors.cabinet.authenticode import SIGNATURE_RESERVE
 from dissectors.cabinet.directory import Directory, read_directory, read_header
 from dissectors.cabinet.limits import MAX_CANDIDATES, Budget
-from dissectors.cabinet.source import Source, WindowSource
 from dissectors.cabinet.structures import SIGNATURE
 from dissectors.cabinet.values import Header
 from dissectors.errors import DissectError, LimitExceeded
-
-STEP = 1 << 20
+from dissectors.source import STEP, Source, WindowSource, places
 
 
 class Embedded(NamedTuple):
@@ -67,10 +65,8 @@ def _whole_size(header: Header) -> int:
 
 def _find(source: Source, position: int, budget: Budget) -> int:
     """The next place of the magic, -1 for none."""
-    overlap = len(SIGNATURE) - 1
     for start in range(position, source.size, STEP):
         budget.check_time(start)
-        found = source.read_at(start, STEP + overlap).find(SIGNATURE)
-        if found >= 0:
-            return start + found
+        for found in places(source, SIGNATURE, start, start + STEP + len(SIGNATURE) - 1):
+            return found
     return -1

@@ -25,6 +25,7 @@ from construct import (
 from construct.core import StreamError, stream_seek, stream_tell, stream_write
 
 from dissectors.cabinet.limits import MAX_NAME
+from dissectors.tables import integers
 
 SIGNATURE = b"MSCF"
 
@@ -110,4 +111,6 @@ DATA = Struct(
     "size" / Int16ul,
 )
 """The fixed part of CFDATA; the per-block reserve and the data follow and are read, or skipped, by length."""
-DATA_FIXED = 8
+DATA_FIXED = DATA.sizeof()
+
+DATA_INTEGERS = integers(DATA)

@@ -8,8 +8,8 @@ from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple
 
 from dissectors.cabinet.names import display_name
-from dissectors.cabinet.source import Source
 from dissectors.errors import DissectError
+from dissectors.source import Source
 
 
 class Compression(IntEnum):

@@ -10,7 +10,7 @@ from dissectors.certificates.catalog import Catalog, Listing, Member
 from dissectors.certificates.document import Document, dissect
 from dissectors.certificates.findings import Circumstances, Finding, examine
 from dissectors.certificates.pkcs7 import SignedData, Signer
-from dissectors.certificates.proof import FileDigests, Proof, prove, unmatched
+from dissectors.certificates.proof import Proof, prove, unmatched
 from dissectors.certificates.signature import Verdict, verify
 from dissectors.certificates.x509 import Certificate, Name
 
@@ -19,7 +19,6 @@ __all__ = [
     "Certificate",
     "Circumstances",
     "Document",
-    "FileDigests",
     "Finding",
     "Listing",
     "Member",

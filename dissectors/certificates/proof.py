@@ -7,41 +7,12 @@ holds (`signature.verify`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from dissectors.certificates.catalog import Catalog, Listing
-from dissectors.errors import DissectError
-from dissectors.firmware.pe import authenticode_digest
-
-
-@dataclass(frozen=True, slots=True)
-class FileDigests:
-    """The digests of a file by which catalogs may know it; the Authenticode ones are empty for what is no PE image."""
-
-    sha1: bytes = b""
-    sha256: bytes = b""
-    pe_sha1: bytes = b""
-    pe_sha256: bytes = b""
-
-    @classmethod
-    def of(cls, data: bytes) -> FileDigests:
-        """Compute them all."""
-        sha1 = hashlib.sha1(data, usedforsecurity=False).digest()
-        sha256 = hashlib.sha256(data).digest()
-        if data[:2] != b"MZ":
-            return cls(sha1, sha256)
-        try:
-            return cls(sha1, sha256, authenticode_digest(data, "sha1"), authenticode_digest(data, "sha256"))
-        except DissectError:
-            return cls(sha1, sha256)
-
-    @classmethod
-    def from_hex(cls, sha1: str, sha256: str) -> FileDigests:
-        """The digests of what was hashed elsewhere and is no PE image, such as a cabinet's member."""
-        return cls(bytes.fromhex(sha1), bytes.fromhex(sha256))
+from dissectors.file_digests import FileDigests
 
 
 @dataclass(frozen=True, slots=True)

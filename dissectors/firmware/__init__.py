@@ -7,7 +7,7 @@ from dissectors.firmware.bin_records import BinImage, BinRecord
 from dissectors.firmware.control_file import ControlFile
 from dissectors.firmware.image import Firmware, Part, identify, looks_like_firmware
 from dissectors.firmware.package import Description, UpdatePackage, find_packages
-from dissectors.firmware.pe import PeImage, authenticode_digest, parse_pe
+from dissectors.firmware.pe import PeImage, authenticode_digests, parse_pe
 from dissectors.firmware.rom import Rom, RomEntry, find_roms, parse_rom
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Rom",
     "RomEntry",
     "UpdatePackage",
-    "authenticode_digest",
+    "authenticode_digests",
     "find_packages",
     "find_roms",
     "identify",

@@ -13,6 +13,7 @@ from typing import Any
 from construct import Array, Bytes, Const, Construct, ConstructError, Int16ul, Int32ul, Struct, this
 
 from dissectors.errors import DissectError
+from dissectors.source import Readable, as_source
 
 MAX_SIZE = 1 << 20
 MAX_PARTS = 64  # strings that make up one directory
@@ -124,18 +125,19 @@ class ControlFile:
     problems: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, data: bytes) -> ControlFile:
+    def parse(cls, whole: Readable) -> ControlFile:
         """Read a control file. Raises `DissectError` where its header does not fit."""
+        source = as_source(whole)
+        data = source.read_at(0, MAX_SIZE)
         try:
             header = HEADER.parse(data[: HEADER.sizeof()])
         except ConstructError as error:
             raise DissectError(0, "the 100-byte header of an MSCE file", " ".join(str(error).split())[:120]) from None
         problems: list[str] = []
-        if header.length != len(data):
-            problems.append(f"its header says {header.length} bytes, it has {len(data)}")
-        if len(data) > MAX_SIZE:
+        if header.length != source.size:
+            problems.append(f"its header says {header.length} bytes, it has {source.size}")
+        if source.size > MAX_SIZE:
             problems.append(f"only the first {MAX_SIZE} bytes are read")
-            data = data[:MAX_SIZE]
         strings = {
             entry.id: _text(entry.text)
             for entry in _section(data, header.strings_offset, header.strings_count, STRING, problems)

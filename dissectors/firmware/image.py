@@ -6,11 +6,11 @@ for at the beginning and behind whatever comes first, and what remains is descri
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from dissectors.errors import DissectError
@@ -18,11 +18,12 @@ from dissectors.firmware.bin_records import MAGIC, BinImage
 from dissectors.firmware.control_file import ControlFile
 from dissectors.firmware.pe import PeImage, parse_pe
 from dissectors.firmware.rom import SEARCHED, Rom, find_roms
+from dissectors.source import Readable, Source, WindowSource, as_source, places
 
 MAX_PARTS = 16  # recognised parts of one kind
 SHOWN_HEAD = 64
-ENTROPY_BLOCK = 1 << 14
-ENTROPY_BLOCKS = 64  # spread over the file; a megabyte tells as much as all of it
+SAMPLE = 1 << 12
+SAMPLES = 16  # spread over the file; so many tell as much as all of it, to the second decimal
 
 T = TypeVar("T")
 
@@ -58,8 +59,6 @@ class Firmware:
     """
 
     size: int
-    sha1: str
-    sha256: str
     entropy: float
     head: bytes
     parts: tuple[Part, ...]
@@ -80,8 +79,6 @@ class Firmware:
         return {
             "kind": "firmware",
             "size": self.size,
-            "sha1": self.sha1,
-            "sha256": self.sha256,
             "entropy": round(self.entropy, 3),
             "head": self.head.hex(),
             "leading": self.leading,
@@ -95,81 +92,63 @@ def looks_like_firmware(data: bytes) -> bool:
     return data.startswith((MAGIC, b"MSCE")) or data[0x40:0x44] == b"ECEC" or (data[:2] == b"MZ" and _is_pe(data))
 
 
-def identify(data: bytes) -> Firmware:
+def identify(data: Readable) -> Firmware:
     """Describe any file as firmware; never raises. What nothing is recognised in has no parts."""
+    source = as_source(data)
     parts: list[Part] = []
     problems: list[str] = []
-    for offset in _places(data, MAGIC):
-        image = _attempt(BinImage.parse, data, offset, problems if offset == 0 else [])
+    for offset in _places(source, MAGIC):
+        image = _attempt(BinImage.parse, source, offset, problems if offset == 0 else [])
         if image is None or (offset and not image.records):
             continue
         parts.append(Part("b000ff", offset, image))
         problems += (f"b000ff at {offset}: {problem}" for problem in image.problems)
         if image.records:
-            parts += _unpacked(image, offset, problems)
+            for rom in find_roms(image.memory()):
+                problems += (f"rom at {rom.base:#x}: {problem}" for problem in rom.problems)
+                parts.append(Part("rom", offset, rom, unpacked=True))
             break  # whatever follows is that image's own data
     if not parts:
-        roms = find_roms(data)
+        roms = find_roms(source)
         parts += (Part("rom", rom.offset, rom) for rom in roms)
         problems += (f"rom at {rom.offset}: {problem}" for rom in roms for problem in rom.problems)
-        parts += (Part("cab", offset) for offset in _places(data, CABINET_START))
-    if data[:2] == b"MZ" and (executable := _attempt(parse_pe, data, 0, problems)):
+        parts += (Part("cab", offset) for offset in _places(source, CABINET_START))
+    head = source.read_at(0, SHOWN_HEAD)
+    if head.startswith(b"MZ") and (executable := _attempt(parse_pe, source, 0, problems)):
         parts.append(Part("pe", 0, executable))
-    if data[:4] == b"MSCE" and (control := _attempt(ControlFile.parse, data, 0, problems)):
+    if head.startswith(b"MSCE") and (control := _attempt(ControlFile.parse, source, 0, problems)):
         parts.append(Part("msce", 0, control))
         problems += control.problems
     return Firmware(
-        size=len(data),
-        sha1=hashlib.sha1(data, usedforsecurity=False).hexdigest(),
-        sha256=hashlib.sha256(data).hexdigest(),
-        entropy=entropy(data),
-        head=data[:SHOWN_HEAD],
+        size=source.size,
+        entropy=entropy(source),
+        head=head,
         parts=tuple(sorted(parts, key=lambda part: (part.offset, part.unpacked))),
         problems=tuple(problems),
     )
 
 
-def entropy(data: bytes) -> float:
+def entropy(data: Readable) -> float:
     """Shannon entropy in bits per byte, of samples spread evenly over the data."""
-    if not data:
-        return 0.0
-    step = max(ENTROPY_BLOCK, math.ceil(len(data) / ENTROPY_BLOCKS))
-    counts: Counter[int] = Counter()
-    for at in range(0, len(data), step):
-        counts.update(data[at : at + ENTROPY_BLOCK])
-    total = counts.total()
-    return sum(count / total * math.log2(total / count) for count in counts.values())
+    source = as_source(data)
+    step = max(SAMPLE, math.ceil(source.size / SAMPLES))
+    sampled = b"".join(source.read_at(at, SAMPLE) for at in range(0, source.size, step))
+    counts = Counter(sampled).values()
+    return sum(count / len(sampled) * math.log2(len(sampled) / count) for count in counts)
 
 
-def _unpacked(image: BinImage, offset: int, problems: list[str]) -> Iterator[Part]:
-    """The ROM images in the memory that a BIN image describes."""
-    try:
-        memory = image.flat()
-    except DissectError as error:
-        problems.append(f"b000ff at {offset}: not unpacked: {error}")
-        return
-    for rom in find_roms(memory):
-        problems += (f"rom at {rom.base:#x}: {problem}" for problem in rom.problems)
-        yield Part("rom", offset, rom, unpacked=True)
-
-
-def _places(data: bytes, magic: bytes) -> Iterator[int]:
+def _places(source: Source, magic: bytes) -> Iterator[int]:
     """Where a magic number stands near the beginning, the first few times."""
-    at = data.find(magic, 0, SEARCHED)
-    for _ in range(MAX_PARTS):
-        if at < 0:
-            return
-        yield at
-        at = data.find(magic, at + len(magic), SEARCHED)
+    yield from islice(places(source, magic, 0, SEARCHED), MAX_PARTS)
 
 
-def _attempt(parse: Callable[[bytes], T], data: bytes, offset: int, problems: list[str]) -> T | None:
+def _attempt(parse: Callable[[Source], T], source: Source, offset: int, problems: list[str]) -> T | None:
     try:
-        return parse(data[offset:])
+        return parse(WindowSource(source, offset, source.size - offset) if offset else source)
     except DissectError as error:
         problems.append(str(error))
         return None
 
 
 def _is_pe(data: bytes) -> bool:
-    return _attempt(parse_pe, data, 0, []) is not None
+    return _attempt(parse_pe, as_source(data), 0, []) is not None

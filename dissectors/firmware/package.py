@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dissectors.errors import DissectError
-from dissectors.update_check.findings import Findings
 from dissectors.version import Version
-from dissectors.vocabulary import Vocabulary, normal_name
-from dissectors.xml_body import XmlBody
+
+if TYPE_CHECKING:
+    from dissectors.vocabulary import Vocabulary
 
 MAX_VALUES = 64  # different values kept of one field
 MAX_DEPTH = 32  # folders of a path that are looked at
 
 ROLES = {".nbt": "image", ".cat": "catalog", ".xml": "description", ".cab": "cabinet"}
 KEY = ("device_type", "vendor", "model", "revision", "locale", "version", "update_type")
-_UPDATE_TYPE = "updatetype"  # the name of the rule object's property, protocol.md section 2.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +33,17 @@ class Description:
     @classmethod
     def parse(cls, data: bytes, vocabulary: Vocabulary | None = None) -> Description:
         """Read a description. Raises `DissectError` for what is no XML or has a document type declaration."""
-        body = XmlBody.decode(data)
-        found = Findings.of(body, vocabulary or Vocabulary.default())
-        pairs = [(one.kind, one.field.value) for one in found.single]
-        for element in body.elements:
-            if element.text is not None and normal_name(element.tag) == _UPDATE_TYPE:
-                pairs.append(("update_type", element.text.value))
-            pairs += [
-                ("update_type", raw.value) for name, raw in element.attributes if normal_name(name) == _UPDATE_TYPE
-            ]
+        # Images of firmware have no descriptions: who reads those need not wait for all of the XML.
+        from dissectors.update_check.findings import Findings  # noqa: PLC0415
+        from dissectors.vocabulary import Vocabulary  # noqa: PLC0415
+        from dissectors.xml_body import XmlBody  # noqa: PLC0415
+
+        found = Findings.of(XmlBody.decode(data), vocabulary or Vocabulary.default())
         values: dict[str, dict[str, None]] = {}
-        for kind, text in pairs:
-            kept = values.setdefault(kind, {})
-            if text and len(kept) < MAX_VALUES:
-                kept[text] = None
+        for one in found.single:
+            kept = values.setdefault(one.kind, {})
+            if one.field.value and len(kept) < MAX_VALUES:
+                kept[one.field.value] = None
         return cls({kind: tuple(kept) for kind, kept in values.items() if kept}, tuple(found.problems))
 
     def only(self, kind: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 from construct import Array, Bytes, Const, ConstructError, Int16ul, Int32ul, Struct
 
 from dissectors.errors import DissectError, LimitExceeded, Unsupported
+from dissectors.source import STEP, Readable, Source, as_source, as_stream
 
 MAX_SECTIONS = 96  # what the loader accepts
 SECURITY_DIRECTORY = 4
@@ -122,51 +122,55 @@ class PeImage:
         }
 
 
-def parse_pe(data: bytes) -> PeImage:
+def parse_pe(data: Readable) -> PeImage:
     """Read the headers of a PE image. Raises `DissectError`."""
     try:
-        return _parse(data)
+        return _parse(as_source(data))
     except ConstructError as error:
         raise DissectError(0, "the headers of a PE image", " ".join(str(error).split())[:120]) from None
 
 
-def authenticode_digest(data: bytes, algorithm: str) -> bytes:
-    """The hash that Authenticode signs: all but checksum, signature, and the entry that points to it.
+def authenticode_digests(data: Readable, *algorithms: str) -> tuple[bytes, ...]:
+    """The hashes that Authenticode signs: of all but checksum, signature, and the entry that points to it.
 
-    `algorithm` is "sha1" or "sha256". Raises `DissectError` where this is no PE image.
+    An algorithm is "sha1" or "sha256". Raises `DissectError` where this is no PE image.
     """
-    image = parse_pe(data)
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    for part in _hashed_parts(data, image):
-        digest.update(part)
-    return digest.digest()
+    source = as_source(data)
+    image = parse_pe(source)
+    digests = [hashlib.new(algorithm, usedforsecurity=False) for algorithm in algorithms]
+    for start, end in _hashed_parts(source.size, image):
+        for at in range(start, end, STEP):
+            piece = source.read_at(at, min(STEP, end - at))
+            for digest in digests:
+                digest.update(piece)
+    if not image.security:
+        for digest in digests:
+            digest.update(b"\0" * (-source.size % _ALIGNMENT))
+    return tuple(digest.digest() for digest in digests)
 
 
-def _hashed_parts(data: bytes, image: PeImage) -> Iterator[memoryview | bytes]:
-    view = memoryview(data)
-    end = image.security[0] if image.security else len(data)
-    yield view[: image.checksum_offset]
+def _hashed_parts(size: int, image: PeImage) -> Iterator[tuple[int, int]]:
+    """Start and end of each."""
+    yield 0, image.checksum_offset
     after = image.checksum_offset + 4
     if image.security_entry is not None:
-        yield view[after : image.security_entry]
+        yield after, image.security_entry
         after = image.security_entry + DIRECTORY.sizeof()
-    yield view[after:end]
+    yield after, image.security[0] if image.security else size
     if image.security:
-        yield view[sum(image.security) :]
-    else:
-        yield b"\0" * (-len(data) % _ALIGNMENT)
+        yield sum(image.security), size
 
 
-def _parse(data: bytes) -> PeImage:
-    stream = io.BytesIO(data)
+def _parse(source: Source) -> PeImage:
+    stream = as_stream(source, source.size)
     at = DOS_HEADER.parse_stream(stream).pe_offset
-    if at + FILE_HEADER.sizeof() > len(data):
-        raise DissectError(60, f"a PE header before offset {len(data)}", f"one at {at}")
+    if at + FILE_HEADER.sizeof() > source.size:
+        raise DissectError(60, f"a PE header before offset {source.size}", f"one at {at}")
     stream.seek(at)
     header = FILE_HEADER.parse_stream(stream)
     optional_at = stream.tell()
     size = header.optional_header_size
-    if size < SUBSYSTEM_OFFSET_END or optional_at + size > len(data):
+    if size < SUBSYSTEM_OFFSET_END or optional_at + size > source.size:
         raise DissectError(optional_at, "a whole optional header", f"{size} bytes of it")
     optional = OPTIONAL_HEADER.parse_stream(stream)
     if optional.magic not in _DIRECTORIES:
@@ -174,7 +178,7 @@ def _parse(data: bytes) -> PeImage:
     if header.section_count > MAX_SECTIONS:
         raise LimitExceeded(at + 6, f"at most {MAX_SECTIONS} sections", f"{header.section_count}")
     directories = _DIRECTORIES[optional.magic]
-    count = int.from_bytes(data[optional_at + directories - 4 : optional_at + directories], "little")
+    count = int.from_bytes(source.read_at(optional_at + directories - 4, 4), "little")
     entry = directories + SECURITY_DIRECTORY * DIRECTORY.sizeof()
     security_entry = security = None
     if count > SECURITY_DIRECTORY and entry + DIRECTORY.sizeof() <= size:
@@ -182,7 +186,7 @@ def _parse(data: bytes) -> PeImage:
         stream.seek(security_entry)
         table = DIRECTORY.parse_stream(stream)
         if table.size:
-            if table.offset < security_entry + DIRECTORY.sizeof() or table.offset + table.size > len(data):
+            if table.offset < security_entry + DIRECTORY.sizeof() or table.offset + table.size > source.size:
                 raise DissectError(security_entry, "a certificate table in the file", f"{table.size} at {table.offset}")
             security = (table.offset, table.size)
     stream.seek(optional_at + size)

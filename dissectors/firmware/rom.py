@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from construct import Array, Const, Construct, ConstructError, Int16ul, Int32ul, Int64ul, Struct
+from construct import Const, ConstructError, Int16ul, Int32ul, Int64ul, Struct
 
 from dissectors.errors import DissectError, LimitExceeded
 from dissectors.filetime import rfc3339
+from dissectors.source import Readable, Source, as_source, places
+from dissectors.tables import integers
 
 MARKER = b"ECEC"
 MARKER_OFFSET = 0x40  # from the start of the image
@@ -69,6 +73,7 @@ FILES_ENTRY = Struct(
     "ulLoadOffset"     / Int32ul,
 )
 # fmt: on
+TOC_INTEGERS, FILES_INTEGERS = integers(TOC_ENTRY), integers(FILES_ENTRY)
 
 CPU_TYPES = {
     0x014C: "x86",
@@ -130,13 +135,14 @@ class Rom:
         }
 
 
-def find_roms(data: bytes | bytearray) -> tuple[Rom, ...]:
+def find_roms(data: Readable) -> tuple[Rom, ...]:
     """Every ROM image whose marker lies at the beginning of `data`; what only looks like one is left out."""
+    source = as_source(data)
     found: list[Rom] = []
     entries = 0
-    for start in _candidates(data):
+    for start in _candidates(source):
         try:
-            rom = parse_rom(data, start)
+            rom = parse_rom(source, start)
         except DissectError:
             continue
         found.append(rom)
@@ -146,20 +152,22 @@ def find_roms(data: bytes | bytearray) -> tuple[Rom, ...]:
     return tuple(found)
 
 
-def parse_rom(data: bytes | bytearray, start: int = 0) -> Rom:
+def parse_rom(data: Readable, start: int = 0) -> Rom:
     """Read the ROM image that begins at `start`. Raises `DissectError` where marker or header do not fit."""
+    source = as_source(data)
     at = start + MARKER_OFFSET
+    head = source.read_at(at, SIGNATURE.sizeof())
     try:
-        signature = SIGNATURE.parse(data[at : at + SIGNATURE.sizeof()])
+        signature = SIGNATURE.parse(head)
     except ConstructError:
-        raise DissectError(at, "the marker ECEC and the place of ROMHDR", repr(bytes(data[at : at + 4]))) from None
+        raise DissectError(at, "the marker ECEC and the place of ROMHDR", repr(head[:4])) from None
     if signature.romhdr_address not in KERNEL_ADDRESSES:
         raise DissectError(at + 4, "an address of the kernel", f"{signature.romhdr_address:#x}")
     base = signature.romhdr_address - signature.romhdr_offset
     place = start + signature.romhdr_offset
-    if base < 0 or place + ROMHDR.sizeof() > len(data):
+    if base < 0 or place + ROMHDR.sizeof() > source.size:
         raise DissectError(at + 8, "a ROMHDR inside the image", f"one at {signature.romhdr_offset:#x}")
-    header = ROMHDR.parse(data[place : place + ROMHDR.sizeof()])
+    header = ROMHDR.parse(source.read_at(place, ROMHDR.sizeof()))
     if header.physfirst > header.physlast:
         raise DissectError(place + 8, "an image that ends after its start", f"{header.physlast:#x}")
     if header.nummods > MAX_MODULES or header.numfiles > MAX_FILES:
@@ -168,23 +176,19 @@ def parse_rom(data: bytes | bytearray, start: int = 0) -> Rom:
     problems: list[str] = []
     modules_at = place + ROMHDR.sizeof()
     files_at = modules_at + header.nummods * TOC_ENTRY.sizeof()
-    modules = _table(data, modules_at, header.nummods, TOC_ENTRY, "module", problems)
-    files = _table(data, files_at, header.numfiles, FILES_ENTRY, "file", problems)
-    here = _Addresses(data, start - base)
+    modules = _table(source, modules_at, header.nummods, TOC_INTEGERS, "module", problems)
+    files = _table(source, files_at, header.numfiles, FILES_INTEGERS, "file", problems)
+    here = _Addresses(source, start - base)
     return Rom(
         *(start, base, header.physfirst, header.physlast),
         CPU_TYPES.get(header.usCPUType, f"{header.usCPUType:#06x}"),
         tuple(
-            RomEntry(here.name(entry.lpszFileName), entry.nFileSize, entry.ftTime, entry.dwFileAttributes)
-            for entry in modules
+            RomEntry(here.name(name), size, modified, attributes)
+            for attributes, modified, size, name, _e32, _o32, _load in modules
         ),
         tuple(
-            RomEntry(
-                *(here.name(entry.lpszFileName), entry.nRealFileSize, entry.ftTime, entry.dwFileAttributes),
-                here.offset(entry.ulLoadOffset, entry.nCompFileSize),
-                entry.nCompFileSize,
-            )
-            for entry in files
+            RomEntry(here.name(name), size, modified, attributes, here.offset(load, stored), stored)
+            for attributes, modified, size, stored, name, load in files
         ),
         tuple(problems),
     )
@@ -193,37 +197,34 @@ def parse_rom(data: bytes | bytearray, start: int = 0) -> Rom:
 class _Addresses:
     """Addresses of an image turned into offsets of the input."""
 
-    def __init__(self, data: bytes | bytearray, shift: int) -> None:
-        self._data = data
+    def __init__(self, source: Source, shift: int) -> None:
+        self._source = source
         self._shift = shift
 
     def offset(self, address: int, size: int) -> int | None:
         """The offset of `size` bytes at an address, None where the input does not hold them."""
         offset = address + self._shift
-        return offset if 0 <= offset <= offset + size <= len(self._data) else None
+        return offset if 0 <= offset <= offset + size <= self._source.size else None
 
     def name(self, address: int) -> str:
         """The zero-terminated name at an address; empty where there is none."""
         offset = self.offset(address, 1)
         if offset is None:
             return ""
-        return self._data[offset : offset + MAX_NAME].partition(b"\0")[0].decode("latin-1")
+        return self._source.read_at(offset, MAX_NAME).partition(b"\0")[0].decode("latin-1")
 
 
-def _candidates(data: bytes | bytearray) -> Iterator[int]:
+def _candidates(source: Source) -> Iterator[int]:
     """Starts of images by the marker's place; images begin at multiples of four."""
-    tried = 0
-    at = data.find(MARKER, MARKER_OFFSET, SEARCHED)
-    while at >= 0 and tried < MAX_CANDIDATES:
-        if at % 4 == 0:
-            tried += 1
-            yield at - MARKER_OFFSET
-        at = data.find(MARKER, at + 1, SEARCHED)
+    aligned = (at - MARKER_OFFSET for at in places(source, MARKER, MARKER_OFFSET, SEARCHED) if at % 4 == 0)
+    yield from islice(aligned, MAX_CANDIDATES)
 
 
-def _table(data: bytes | bytearray, at: int, count: int, entry: Construct, what: str, problems: list[str]) -> list[Any]:
+def _table(
+    source: Source, at: int, count: int, entry: struct.Struct, what: str, problems: list[str]
+) -> Iterator[tuple[int, ...]]:
     """The entries that the input holds."""
-    held = max(0, min(count, (len(data) - at) // entry.sizeof()))
+    held = max(0, min(count, (source.size - at) // entry.size))
     if held < count:
         problems.append(f"only {held} of {count} {what} entries are there")
-    return list(Array(held, entry).parse(data[at : at + held * entry.sizeof()]))
+    return entry.iter_unpack(source.read_at(at, held * entry.size))

@@ -52,6 +52,16 @@ def test_an_endless_line_is_refused() -> None:
     assert [len(line.text) for line in text_lines([b"x" * MAX_LINE + b"\n"])] == [MAX_LINE]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("size", [1000, 65536, 1 << 20])
+def test_a_line_too_long_is_refused_although_it_ends_wherever_chunks_end(encoding: str, size: int) -> None:
+    data = ("short\n" + "x" * MAX_LINE + "y\nrest\n").encode(encoding)
+    found: list[Line] = []
+    with pytest.raises(LimitExceeded) as caught:
+        found.extend(text_lines(data[at : at + size] for at in range(0, len(data), size)))
+    assert caught.value.offset == data.index("x".encode(encoding)[-2:] if encoding == "utf-16" else b"x")
+
+
 def test_nothing_gives_nothing() -> None:
     assert list(text_lines([])) == []
     assert list(text_lines([b"", b"\xef\xbb", b"\xbf"])) == []

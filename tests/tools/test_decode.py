@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import os
@@ -16,8 +17,10 @@ import pytest
 
 from dissectors.cabinet import Cabinet, NewFolder, NewMember
 from dissectors.cabinet.build import build_set
+from dissectors.firmware import BinImage
 from dissectors.ntlm import Negotiate
 from tests.bodies import answer_body, check_body
+from tests.dissectors.firmware.building import BASE, rom_image
 from tools.cli import main
 
 Decode = Callable[..., tuple[int, list[dict[str, Any]]]]
@@ -233,3 +236,47 @@ def test_folder_of_updates_is_a_package(decode: Decode, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [["--date", "May"], ["--max-bytes", "0"], ["--max-seconds", "nan"]])
 def test_options_are_checked(decode: Decode, tmp_path: Path, words: list[str]) -> None:
     assert decode(put(tmp_path / "x", TOKEN), *words)[0] == 2
+
+
+def test_images_are_taken_apart(decode: Decode, tmp_path: Path) -> None:
+    files = {"a.txt": b"text", "..\\..\\up.txt": b"up", "packed.txt": b"shorter"}
+    image = rom_image(("nk.exe",), files, stored={"packed.txt": 3})
+    made = BinImage.build(BASE, len(image), [(BASE, image[:50]), (BASE + 50, image[50:])], BASE)
+    out = tmp_path / "out"
+    code, [record] = decode(put(tmp_path / "x.nbt", made), "--extract", out)
+    assert (code, record["kind"]) == (0, "firmware")
+    found = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    memory = f"{BASE:08x}.nb0"
+    assert found.pop(memory) == image
+    assert sorted(found.values()) == [b"text", b"up"]
+    bin_part, rom_part = record["parts"]
+    assert bin_part["extracted"] == memory
+    assert {one["name"]: one.get("extracted") in found for one in rom_part["files"]} == {
+        "a.txt": True,
+        "..\\..\\up.txt": True,
+        "packed.txt": False,
+    }
+
+
+def test_an_image_of_gaps_is_no_bomb(decode: Decode, tmp_path: Path) -> None:
+    made = BinImage.build(0, 1 << 31, [(4, b"abcd"), ((1 << 31) - 8, b"abcd")], 1)
+    code, [record] = decode(put(tmp_path / "x", made), "--extract", tmp_path / "out")
+    assert (code, not any((tmp_path / "out").iterdir())) == (1, True)
+    assert "gaps" in record["problems"][0]
+
+
+def test_a_file_system_without_links_is_written_to_all_the_same(
+    decode: Decode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = put(tmp_path / "x.cab", cabinet(("a", b"new"), ("b", b"other")))
+    out = tmp_path / "out"
+    out.mkdir()
+    put(out / "a", b"old")
+    code, [record] = decode(path, "--extract", out)
+    assert code == 1
+    assert record["problems"] == ["a: not extracted: File exists"]
+    assert {one.name: one.read_bytes() for one in out.iterdir()} == {"a": b"old", "b": b"other"}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dissectors.cabinet import Cabinet, Contents, Member, MemberContent, Piece, safe_member_names
-from dissectors.certificates import Catalog, FileDigests, prove, unmatched
 from dissectors.errors import DissectError, LimitExceeded
-from dissectors.firmware import find_packages
+from dissectors.file_digests import FileDigests
 from tools.decode.extraction import Growing, Target
 from tools.decode.inputs import Content
-from tools.decode.packages import is_for_devices
-from tools.decode.pki import signature_record
+from tools.decode.packages import packages_among
 from tools.decode.settings import MAX_MEMBER, Decoded, Settings
+
+if TYPE_CHECKING:
+    from dissectors.certificates import Catalog
 
 MAGIC = b"MSCF"
 TELLING = {"cab", "certificate", "certificates", "ctl", "firmware", "pkcs7"}
@@ -43,6 +44,8 @@ def decode_cabinet(cabinet: Cabinet, name: str, settings: Settings, depth: int, 
     record = contents.to_json()
     problems = [*record["problems"], *reading.problems]
     if cabinet.signature is not None:
+        from tools.decode.pki import signature_record
+
         record["signature"], wrong = signature_record(cabinet.signature)
         problems += wrong
     decoded = Decoded(record)
@@ -55,7 +58,7 @@ def decode_cabinet(cabinet: Cabinet, name: str, settings: Settings, depth: int, 
             continue
         decoded.files.append((label, _digests(one, kept)))
         if kept is not None:
-            found = inside(Content.of(one.member.name, kept), settings, depth + 1)
+            found = inside(Content.of(one.member.name, kept, one.digests), settings, depth + 1)
             shown["content"] = found.record
             decoded.catalogs += ((f"{name}:{one.member.display}", catalog) for _, catalog in found.catalogs[:1])
             decoded.files += ((f"{name}:{label}", digests) for label, digests in found.files[1:])
@@ -69,6 +72,8 @@ def decode_cabinet(cabinet: Cabinet, name: str, settings: Settings, depth: int, 
 
 def catalog_record(name: str, catalog: Catalog, files: Iterable[tuple[str, FileDigests]]) -> dict[str, Any]:
     """What a catalog says of files: which it lists, and how many of its entries are none of them."""
+    from dissectors.certificates import prove, unmatched
+
     known = [(label, digests) for label, digests in files if label != name]
     lists = [proof.to_json() for label, digests in known for proof in prove(label, digests, [(name, catalog)])]
     return {
@@ -174,9 +179,7 @@ class _Reading:
 
 
 def _digests(one: MemberContent, kept: bytes | None) -> FileDigests:
-    if kept is not None and kept[:2] == b"MZ":
-        return FileDigests.of(kept)
-    return FileDigests.from_hex(*one.digests) if one.digests else FileDigests()
+    return FileDigests.of(kept or b"", *(one.digests or ()))
 
 
 def _packages(members: Sequence[MemberContent], kept: dict[int, bytes]) -> list[dict[str, Any]]:
@@ -186,8 +189,7 @@ def _packages(members: Sequence[MemberContent], kept: dict[int, bytes]) -> list[
         for position, data in kept.items()
         if names[position].lower().endswith(".xml")
     }
-    found = find_packages([name.replace("\\", "/") for name in names], described)
-    return [package.to_json() for package in found if is_for_devices(package)]
+    return [package.to_json() for package in packages_among([name.replace("\\", "/") for name in names], described)]
 
 
 def _without(record: dict[str, Any], *names: str) -> dict[str, Any]:

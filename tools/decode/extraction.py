@@ -1,4 +1,4 @@
-"""Members of a cabinet written below a folder: never outside it, never over anything, never half.
+"""Members of cabinets and parts of images written below a folder: never outside it, never over anything, never half.
 
 Every component of a path is opened relative to the one before, links not followed, so that nothing that stands in the
 folder already can lead out of it. A member grows under a temporary name and gets its own by a link, which fails where

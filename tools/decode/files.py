@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dissectors.cabinet import Cabinet
-from dissectors.certificates import Catalog, FileDigests, dissect
 from dissectors.errors import DissectError
-from dissectors.firmware.image import entropy
+from dissectors.file_digests import FileDigests
 from tools.decode.cabinets import MAGIC, decode_cabinet, open_cabinets
 from tools.decode.inputs import Content
 from tools.decode.kinds import MAX_TEXT, READERS
-from tools.decode.settings import MAX_MEMBER, Decoded, Settings
+from tools.decode.settings import Decoded, Settings
+
+if TYPE_CHECKING:
+    from dissectors.certificates import Catalog
 
 SHOWN_HEAD = 32
 # What other verbs read.
@@ -33,6 +35,10 @@ def decode_file(content: Content, settings: Settings, depth: int = 0, below: str
         found = Decoded(_other(content, settings))
     found.record = {"kind": found.record["kind"]} | about | found.record
     found.record["problems"] = list(found.record.get("problems", []))
+    if found.record["kind"] == "firmware" and settings.extract is not None and not depth:
+        from tools.decode.firmware import extract_firmware
+
+        extract_firmware(content, found.record, settings, below)
     found.files.insert(0, (content.name, _file_digests(content, sha1, sha256)))
     if found.record["kind"] == "ctl" and (catalog := _catalog(content)) is not None:
         found.catalogs.insert(0, (content.name, catalog))
@@ -93,21 +99,20 @@ def _unknown(content: Content, failure: str | None) -> dict[str, Any]:
     problems = [failure] if failure else []
     if hint:
         problems.append(f"this is {hint}: see `upshim exchanges`")
-    sample = content.head if content.size > MAX_MEMBER else content.whole()
     return {
         "kind": "unknown",
-        "entropy": round(entropy(sample), 3),
+        "entropy": round(content.firmware.entropy, 3),
         "head": content.head[:SHOWN_HEAD].hex(),
         "problems": problems or ["nothing in this file is recognised"],
     }
 
 
 def _file_digests(content: Content, sha1: str, sha256: str) -> FileDigests:
-    if content.head.startswith(b"MZ") and content.size <= MAX_MEMBER * 4:
-        return FileDigests.of(content.whole())
-    return FileDigests.from_hex(sha1, sha256)
+    return FileDigests.of(content.file, sha1, sha256)
 
 
 def _catalog(content: Content) -> Catalog | None:
+    from dissectors.certificates import dissect
+
     catalog = dissect(content.whole(MAX_TEXT)).catalog
     return catalog if catalog is not None and catalog.is_catalog else None

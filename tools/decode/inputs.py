@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -13,16 +13,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from dissectors.errors import LimitExceeded
-from tools.decode.settings import MAX_WHOLE, Settings
+from dissectors.file_digests import digests
+from dissectors.lines import sniff_encoding
+from tools.decode.settings import Settings
 from tools.errors import UnusableInput
+
+if TYPE_CHECKING:
+    from dissectors.firmware import Firmware
 
 HEAD = 1 << 16
 STEP = 1 << 18
 STDIN = "-"
 MAX_FILES = 100_000
+_PRINTABLE = re.compile(r"[^\x00-\x08\x0e-\x1f\x7f]*")
 
 
 @dataclass
@@ -34,9 +40,11 @@ class Content:
     path: Path | None = None
 
     @classmethod
-    def of(cls, name: str, data: bytes) -> Content:
-        """Bytes already in memory."""
-        return cls(name, BytesIO(data))
+    def of(cls, name: str, data: bytes, digests: tuple[str, str]) -> Content:
+        """Bytes already in memory, and their SHA-1 and SHA-256 in hex."""
+        content = cls(name, BytesIO(data))
+        content.digests = digests
+        return content
 
     @cached_property
     def size(self) -> int:
@@ -50,13 +58,26 @@ class Content:
         return self.file.read(HEAD)
 
     @cached_property
+    def is_text(self) -> bool:
+        """Whether the head is text of UTF-8, UTF-16 or an 8-bit code page, without control characters."""
+        return _is_text(self.head)
+
+    @cached_property
+    def may_be_log(self) -> bool:
+        """Whether the head is text but for zero bytes, which a crash leaves in a log."""
+        return self.is_text or (b"\0" in self.head and _is_text(self.head.replace(b"\0", b"")))
+
+    @cached_property
     def digests(self) -> tuple[str, str]:
         """SHA-1 and SHA-256 in hex."""
-        sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
-        for chunk in self.chunks():
-            sha1.update(chunk)
-            sha256.update(chunk)
-        return sha1.hexdigest(), sha256.hexdigest()
+        return digests(self.chunks())
+
+    @cached_property
+    def firmware(self) -> Firmware:
+        """What the file is as firmware."""
+        from dissectors.firmware import identify
+
+        return identify(self.file)
 
     def chunks(self) -> Iterator[bytes]:
         """The whole, in pieces."""
@@ -69,12 +90,20 @@ class Content:
             yield chunk
             position += len(chunk)
 
-    def whole(self, limit: int = MAX_WHOLE) -> bytes:
+    def whole(self, limit: int) -> bytes:
         """All of it at once. Raises `LimitExceeded`."""
         if self.size > limit:
             raise LimitExceeded(limit, f"at most {limit} bytes of such a file", f"{self.size}")
         self.file.seek(0)
         return self.file.read()
+
+
+def _is_text(head: bytes) -> bool:
+    encoding, mark = sniff_encoding(head[:64])
+    text = head[mark : mark + (len(head) - mark) // 2 * 2].decode(encoding, "replace")
+    if encoding == "utf-8" and text.count("\ufffd") > max(len(text) // 20, 1):
+        return False
+    return bool(text.strip()) and _PRINTABLE.fullmatch(text.rstrip("\0")) is not None
 
 
 def expand(words: Sequence[str]) -> Iterator[tuple[str, Path | None]]:

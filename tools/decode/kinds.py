@@ -1,7 +1,8 @@
 """Which dissector reads a file: asked of its content, its name only as a last resort.
 
 `READERS` is tried in order. A reader returns a record, or None where the content is nothing of its own; a DissectError
-says that it is, but damaged.
+says that it is, but damaged. A dissector is imported by its reader, and only for content that may be its own: to have
+all of them would take longer than most files.
 """
 
 from __future__ import annotations
@@ -12,17 +13,9 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from dissectors import audit_log, certificates, dhcp_options, inband, ntlm, sip
 from dissectors.errors import DissectError
-from dissectors.firmware import Description, identify
-from dissectors.iis_log import LogSummary, looks_like_iis_log
 from dissectors.lines import sniff_encoding
-from dissectors.log_upload import LogName
-from dissectors.update_check import UpdateAnswer, UpdateCheck
-from dissectors.vocabulary import Vocabulary
-from dissectors.xml_body import XmlBody
 from tools.decode.inputs import Content
-from tools.decode.pki import certificate_record
 from tools.decode.settings import Settings
 
 MAX_TEXT = 16 << 20
@@ -31,24 +24,15 @@ MAX_PROBLEMS = 50
 MAX_MESSAGES = 1000
 
 Record = dict[str, Any]
-_PRINTABLE = re.compile(r"[^\x00-\x08\x0e-\x1f\x7f]*")
 _TOKEN = re.compile(
     r"\s*(?:(?:www|proxy)-authenticat\w+\s*:|(?:proxy-)?authorization\s*:|(?:ntlm|negotiate)\s|TlRMTVNT|YI|oY|oI)",
     re.IGNORECASE,
 )
+_BASE64_SEQUENCE = re.compile(rb"[\xef\xbb\xbf\xff\xfe\s]*M[A-I]")
 _OPTION = re.compile(r"\boption\s{0,4}(?:43|60|120)\b", re.IGNORECASE)
 _SETTING = re.compile(r"^\s*(?:Property\s*\[|<|Group\b)", re.IGNORECASE | re.MULTILINE)
 _ANSWERS = re.compile("response|answer|reply|result", re.IGNORECASE)
 _SIP_LINE = re.compile(rb"^(?:[A-Z]{2,32} +(?:sips?|tel):\S+ +)?SIP/2\.0", re.MULTILINE)
-
-
-def is_text(head: bytes) -> bool:
-    """Whether the first bytes are text of UTF-8, UTF-16 or an 8-bit code page, without control characters."""
-    encoding, mark = sniff_encoding(head[:64])
-    text = head[mark : mark + (len(head) - mark) // 2 * 2].decode(encoding, "replace")
-    if encoding == "utf-8" and text.count("\ufffd") > max(len(text) // 20, 1):
-        return False
-    return bool(text.strip()) and _PRINTABLE.fullmatch(text.rstrip("\0")) is not None
 
 
 def text_of(data: bytes) -> str:
@@ -59,6 +43,10 @@ def text_of(data: bytes) -> str:
 
 def read_iis_log(content: Content, settings: Settings) -> Record | None:
     """An IIS log: the summary, and the first entries."""
+    if not content.may_be_log:
+        return None
+    from dissectors.iis_log import LogSummary, looks_like_iis_log
+
     if not looks_like_iis_log(content.head):
         return None
     summary = LogSummary()
@@ -71,6 +59,10 @@ def read_iis_log(content: Content, settings: Settings) -> Record | None:
 
 def read_audit_log(content: Content, settings: Settings) -> Record | None:
     """A RequestHandlerAuditLog: counts, and the first rows."""
+    if not content.may_be_log:
+        return None
+    from dissectors import audit_log
+
     rows = audit_log.read_rows(_watched(content, settings))
     try:
         first = next(rows, None)
@@ -97,15 +89,24 @@ def read_audit_log(content: Content, settings: Settings) -> Record | None:
 
 def read_certificates(content: Content, settings: Settings) -> Record | None:
     """Armoured or binary certificates, signatures, catalogs and lists."""
-    if not certificates.looks_like_armour(content.head):
+    plain = content.head[:4096].replace(b"\0", b"")
+    if plain[:1] not in {b"0", b"P"} and b"-----BEGIN " not in plain and not _BASE64_SEQUENCE.match(plain):
         return None
+    from dissectors.certificates import looks_like_armour
+
+    if not looks_like_armour(content.head):
+        return None
+    from tools.decode.pki import certificate_record
+
     return certificate_record(content.whole(MAX_TEXT), settings)
 
 
 def read_asn1(content: Content, settings: Settings) -> Record | None:
     """Binary ASN.1 of any other kind."""
-    if is_text(content.head) or content.head[:1] != b"\x30":
+    if content.is_text or content.head[:1] != b"\x30":
         return None
+    from tools.decode.pki import certificate_record
+
     try:
         return certificate_record(content.whole(MAX_TEXT), settings)
     except DissectError:
@@ -115,14 +116,22 @@ def read_asn1(content: Content, settings: Settings) -> Record | None:
 def read_token(content: Content, settings: Settings) -> Record | None:
     """An NTLM message or a SPNEGO token, binary or as text."""
     head = content.head
+    text = ""
+    if content.is_text:
+        if content.size > MAX_PASTE or not _TOKEN.match(text := text_of(content.whole(MAX_PASTE))):
+            return None
+    elif head[:1] not in {b"N", b"\x60", b"\xa0", b"\xa1"}:
+        return None
+    from dissectors import ntlm
+
     if head.startswith(b"NTLMSSP\0"):
         token = ntlm.from_bytes(content.whole(MAX_PASTE))
-    elif head[:1] in {b"\x60", b"\xa0", b"\xa1"} and not is_text(head):
+    elif not text and head[:1] != b"N":
         try:
             token = ntlm.from_bytes(content.whole(MAX_PASTE))
         except DissectError:
             return None
-    elif is_text(head) and content.size <= MAX_PASTE and _TOKEN.match(text := text_of(content.whole())):
+    elif text:
         try:
             token = ntlm.from_text(text.strip())
         except DissectError:
@@ -136,11 +145,18 @@ def read_token(content: Content, settings: Settings) -> Record | None:
 
 def read_xml(content: Content, settings: Settings) -> Record | None:
     """An update check, its answer, in-band settings, a description of an update, or other XML."""
-    if not is_text(content.head) or not text_of(content.head[:512]).lstrip().startswith("<"):
+    if not content.is_text or not text_of(content.head[:512]).lstrip().startswith("<"):
         return None
     data = content.whole(MAX_TEXT)
     if b"provisiongrouplist" in content.head.replace(b"\0", b"").lower():
+        from dissectors import inband
+
         return {"kind": "in-band", **_fact(inband.parse(data).to_json(secrets=settings.secrets))}
+    from dissectors.firmware import Description
+    from dissectors.update_check import UpdateAnswer, UpdateCheck
+    from dissectors.vocabulary import Vocabulary
+    from dissectors.xml_body import XmlBody
+
     vocabulary = Vocabulary.default()
     answer = UpdateAnswer.decode(data, vocabulary)
     if answer.is_offer:
@@ -172,8 +188,10 @@ def read_xml(content: Content, settings: Settings) -> Record | None:
 
 def read_sip(content: Content, settings: Settings) -> Record | None:
     """SIP messages as pasted or logged."""
-    if not is_text(content.head) or not _SIP_LINE.search(content.head):
+    if not content.is_text or not _SIP_LINE.search(content.head):
         return None
+    from dissectors import sip
+
     found = sip.find_messages(content.whole(MAX_TEXT))
     messages = [sip.to_json(message, secrets=settings.secrets) for message in islice(found, MAX_MESSAGES)]
     if not messages:
@@ -189,9 +207,11 @@ def read_sip(content: Content, settings: Settings) -> Record | None:
 
 def read_dhcp(content: Content, _settings: Settings) -> Record | None:
     """DHCP options in the notations that people paste."""
-    if not is_text(content.head) or content.size > MAX_PASTE:
+    if not content.is_text or content.size > MAX_PASTE:
         return None
-    text = text_of(content.whole())
+    from dissectors import dhcp_options
+
+    text = text_of(content.whole(MAX_PASTE))
     try:
         options = dhcp_options.read_paste(text)
     except DissectError:
@@ -205,8 +225,10 @@ def read_dhcp(content: Content, _settings: Settings) -> Record | None:
 
 def read_settings(content: Content, settings: Settings) -> Record | None:
     """In-band settings as a tool printed them."""
-    if not is_text(content.head) or not _SETTING.search(text_of(content.head)):
+    if not content.is_text or not _SETTING.search(text_of(content.head)):
         return None
+    from dissectors import inband
+
     try:
         found = inband.parse_dump(text_of(content.whole(MAX_TEXT)))
     except DissectError:
@@ -216,20 +238,21 @@ def read_settings(content: Content, settings: Settings) -> Record | None:
 
 def read_firmware(content: Content, settings: Settings) -> Record | None:
     """A firmware image or what carries one."""
-    if is_text(content.head):
+    if content.is_text:
         return None
-    found = identify(content.whole())
     settings.progress(content.size)
-    return found.to_json() if found.recognised else None
+    return content.firmware.to_json() if content.firmware.recognised else None
 
 
 def read_uploaded_log(content: Content, _settings: Settings) -> Record | None:
     """A log whose content is not public and that only its name tells."""
+    from dissectors.log_upload import LogName
+
     try:
         name = LogName.parse(content.name)
     except DissectError:
         return None
-    if not name.content or name.form == "other" or is_text(content.head):
+    if not name.content or name.form == "other" or content.is_text:
         return None
     return {"kind": "uploaded-log", **_fact(name.to_json())}
 

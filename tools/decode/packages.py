@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dissectors.firmware import UpdatePackage, find_packages
 from tools.decode.inputs import files_below
 from tools.decode.settings import Decoded
 
+if TYPE_CHECKING:
+    from dissectors.firmware import UpdatePackage
+
 MAX_DESCRIPTION = 1 << 20
+_TELLING = {".nbt", ".cat"}  # what makes files without folders a package
 
 
-def is_for_devices(package: UpdatePackage) -> bool:
-    """Whether this is a package of the update service: other updates have catalogs and versions too."""
+def packages_among(paths: Sequence[str], descriptions: Mapping[str, bytes]) -> list[UpdatePackage]:
+    """The packages of the update service among these paths; see `dissectors.firmware.find_packages`."""
+    if not any("/" in path or Path(path).suffix.lower() in _TELLING for path in paths):
+        return []
+    from dissectors.firmware import find_packages
+
+    return [package for package in find_packages(paths, descriptions) if _is_for_devices(package)]
+
+
+def _is_for_devices(package: UpdatePackage) -> bool:
+    """Other updates have catalogs and versions too."""
     return bool({"device_type", "vendor", "model"} & package.key.keys()) or "image" in {
         one.role for one in package.files
     }
@@ -33,9 +46,8 @@ def folder_packages(folder: str) -> Iterator[Decoded]:
                 described[full] = path.read_bytes()
             except OSError:
                 continue
-    for package in find_packages(paths, described):
-        if is_for_devices(package):
-            record = package.to_json()
-            record["folder"] = (root / Path(package.folder).relative_to(around)).as_posix()
-            record["files"] = [file | {"path": Path(file["path"]).name} for file in record["files"]]
-            yield Decoded({"kind": record["kind"], "file": folder, **record})
+    for package in packages_among(paths, described):
+        record = package.to_json()
+        record["folder"] = (root / Path(package.folder).relative_to(around)).as_posix()
+        record["files"] = [file | {"path": Path(file["path"]).name} for file in record["files"]]
+        yield Decoded({"kind": record["kind"], "file": folder, **record})

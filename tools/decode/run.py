@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from tools.decode.inputs import Content, expand, open_content
 from tools.decode.packages import folder_packages
 from tools.decode.sets import Volume, group, is_volume
 from tools.decode.settings import MAX_DEPTH, MAX_ROWS, Decoded, Settings
-from tools.decode.text import Printer
 from tools.errors import EXIT_OK, EXIT_PROBLEM, EXIT_UNUSABLE, UnusableInput
 from tools.options import above_zero
 from tools.progress import Progress
@@ -28,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="file, folder, pattern, or - for standard input")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
-    parser.add_argument("--extract", metavar="DIR", help="write the members of cabinets below DIR")
+    parser.add_argument(
+        "--extract", metavar="DIR", help="write below DIR: members of cabinets, memory and files of images"
+    )
     parser.add_argument("--date", metavar="DATE", help="judge certificates as of this day (default: now)")
     parser.add_argument("--domain", default="", help="do the names cover ucupdates-r2.DOMAIN?")
     parser.add_argument("--secrets", action="store_true", help="show NTLM responses and users")
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         extract=args.extract,
         progress=progress.advance,
     )
-    show = print_json if args.json else Printer().show
+    show = print_json if args.json else printer()
     work = _Work(settings)
     good = True
     with progress:
@@ -63,6 +64,13 @@ def run(args: argparse.Namespace) -> int:
     if work.unreadable:
         return EXIT_UNUSABLE
     return EXIT_OK if good else EXIT_PROBLEM
+
+
+def printer() -> Callable[[dict[str, Any]], None]:
+    """What shows records to people; rich is not there for free."""
+    from tools.decode.text import Printer
+
+    return Printer().show
 
 
 def date_of(text: str | None) -> datetime:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dissectors.cabinet import Budget
-from dissectors.certificates import Catalog, FileDigests
+from dissectors.file_digests import FileDigests
 
-MAX_WHOLE = 128 << 20
-"""Bytes of a file that is read into memory at once; only cabinets and logs are read in pieces."""
+if TYPE_CHECKING:
+    from dissectors.certificates import Catalog
+
 MAX_NESTED = 64 << 20
 """Bytes of members kept for a look inside, of all cabinets of one file together."""
 MAX_MEMBER = 16 << 20

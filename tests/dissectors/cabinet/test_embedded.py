@@ -6,7 +6,7 @@ import pytest
 
 from dissectors import DissectError, LimitExceeded
 from dissectors.cabinet import Budget, Cabinet
-from dissectors.cabinet.embedded import STEP
+from dissectors.source import STEP
 from tests.dissectors.cabinet.making import TEXT, cabinet_of, raw_cabinet
 
 ONE = cabinet_of({"one.txt": b"1"})

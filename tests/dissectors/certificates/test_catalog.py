@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dissectors.certificates import Catalog, FileDigests, dissect, prove, tlv, unmatched
+from dissectors.certificates import Catalog, dissect, prove, tlv, unmatched
+from dissectors.file_digests import FileDigests
 from tests.dissectors.certificates.building import (
     algorithm,
     integer,

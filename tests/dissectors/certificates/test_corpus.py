@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from dissectors import DissectError
-from dissectors.certificates import FileDigests, SignedData, dissect, prove, verify
+from dissectors.certificates import SignedData, dissect, prove, verify
+from dissectors.file_digests import FileDigests
 from tests.conftest import CORPUS, require_tool
 
 # asn1crypto's words for content types.

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dissectors import DissectError, LimitExceeded
+from dissectors import DissectError
 from dissectors.firmware import BinImage
-from dissectors.firmware.bin_records import HEADER, MAX_FLAT, RECORD
+from dissectors.firmware.bin_records import HEADER, RECORD, byte_sum
 
 START = 0x8C00_0000
 
@@ -25,9 +25,12 @@ def test_an_image_reads_as_it_was_built(parts: list[tuple[int, bytes]], entry: i
     memory = bytearray(5000)
     for at, data in parts:
         memory[at : at + len(data)] = data
-    flat = image.flat()
-    assert flat == memory[: len(flat)]
-    assert not any(memory[len(flat) :])
+    laid = image.memory()
+    whole = laid.read_at(0, 5000)
+    assert len(whole) == laid.size == max((at + len(data) for at, data in parts), default=0)
+    assert whole == memory[: len(whole)]
+    for start in range(0, 5000, 700):
+        assert laid.read_at(start, 900) == whole[start : start + 900]
 
 
 def test_the_layout_is_the_documented_one() -> None:
@@ -73,7 +76,22 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
         BinImage.parse(data)
 
 
-def test_memory_has_a_limit() -> None:
-    image = BinImage.parse(BinImage.build(0, MAX_FLAT + 9, [(MAX_FLAT, b"x")], 1))
-    with pytest.raises(LimitExceeded):
-        image.flat()
+def test_memory_costs_no_more_than_what_is_asked_of_it() -> None:
+    far = 1 << 31
+    memory = BinImage.parse(BinImage.build(0, far + 9, [(far, b"xyz")], 1)).memory()
+    assert memory.size == far + 3
+    assert memory.read_at(far - 2, 99) == b"\0\0xyz"
+
+
+def test_records_that_cover_each_other_all_the_way_are_laid_out() -> None:
+    records = [(START + 1 + at % 7, bytes([at % 256]) * (5000 - at)) for at in range(2000)]
+    memory = bytearray(5007)
+    for address, data in records:
+        memory[address - START : address - START + len(data)] = data
+    assert BinImage.parse(BinImage.build(START, 6000, records, START)).memory().read_at(0, 5007) == memory[:5001]
+
+
+@given(st.binary(max_size=5000))
+def test_the_sum_is_that_of_the_bytes(data: bytes) -> None:
+    assert byte_sum(data) == sum(data)
+    assert byte_sum(b"\xff" * len(data)) == 255 * len(data)

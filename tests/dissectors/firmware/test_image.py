@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -36,7 +35,6 @@ def test_what_is_inside_is_told(data: bytes, kinds: list[str]) -> None:
     assert looks_like_firmware(data) == (kinds != ["cab"])
     shown = json.loads(json.dumps(found.to_json()))
     assert shown["kind"] == "firmware"
-    assert shown["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize(("inside", "kind"), [(ROM, "rom"), (BIN, "b000ff"), (b"MSCF" + bytes(60), "cab")])
@@ -78,4 +76,5 @@ def test_mutants_raise_nothing(seed: bytes) -> None:
         json.dumps(identify(mutant).to_json())
         looks_like_firmware(mutant)
         with contextlib.suppress(DissectError):
-            BinImage.parse(mutant).flat()
+            memory = BinImage.parse(mutant).memory()
+            memory.read_at(max(memory.size - 4096, 0), 4096)

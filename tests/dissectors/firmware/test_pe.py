@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from dissectors import DissectError
-from dissectors.certificates import FileDigests, SignedData, dissect, verify
-from dissectors.firmware import authenticode_digest, parse_pe
+from dissectors.certificates import SignedData, dissect, verify
+from dissectors.file_digests import FileDigests
+from dissectors.firmware import authenticode_digests, parse_pe
 from tests.conftest import require_tool
 from tests.dissectors.firmware.building import pe_image
 
@@ -29,21 +30,21 @@ def test_the_hash_leaves_out_checksum_and_signature(plus: bool) -> None:
     data = pe_image(plus=plus, size=0x300)
     image = parse_pe(data)
     assert image.security_entry is not None
-    plain = authenticode_digest(data, "sha1")
+    plain = authenticode_digests(data, "sha1")[0]
     marked = bytearray(data)
     marked[image.checksum_offset] ^= 0xFF
-    assert authenticode_digest(bytes(marked), "sha1") == plain
+    assert authenticode_digests(bytes(marked), "sha1")[0] == plain
     entry = len(data).to_bytes(4, "little") + (16).to_bytes(4, "little")
     marked[image.security_entry : image.security_entry + 8] = entry
-    assert authenticode_digest(bytes(marked) + bytes(16), "sha1") == plain
+    assert authenticode_digests(bytes(marked) + bytes(16), "sha1")[0] == plain
     marked[0x250] ^= 1
-    assert authenticode_digest(bytes(marked) + bytes(16), "sha1") != plain
+    assert authenticode_digests(bytes(marked) + bytes(16), "sha1")[0] != plain
 
 
 def test_only_images_have_such_a_hash() -> None:
     assert FileDigests.of(b"text").pe_sha1 == b""
     assert FileDigests.of(b"MZ, but no more").pe_sha256 == b""
-    assert FileDigests.of(pe_image()).pe_sha256 == authenticode_digest(pe_image(), "sha256")
+    assert FileDigests.of(pe_image()).pe_sha256 == authenticode_digests(pe_image(), "sha256")[0]
     assert FileDigests.from_hex("00" * 20, "11" * 32) == FileDigests(bytes(20), b"\x11" * 32)
 
 
@@ -85,13 +86,13 @@ def test_osslsigncode_signs_the_same_hash(plus: bool, size: int, tmp_path: Path)
     assert isinstance(item, SignedData)
     assert item.indirect_data is not None
     assert item.indirect_data.subject_type == "pe"
-    assert item.indirect_data.digest == authenticode_digest(data, "sha256")
+    assert item.indirect_data.digest == authenticode_digests(data, "sha256")[0]
     assert [verdict.verified for verdict in verify(item)] == [True]
-    assert authenticode_digest(unsigned.read_bytes(), "sha256") == item.indirect_data.digest
+    assert authenticode_digests(unsigned.read_bytes(), "sha256")[0] == item.indirect_data.digest
     told = subprocess.run([tool, "verify", "-in", str(signed)], capture_output=True, text=True, check=False).stdout
     found = re.search(r"Calculated message digest\s*: ([0-9A-F]+)", told)
     assert found is not None
-    assert found[1].lower() == authenticode_digest(data, "sha256").hex()
+    assert found[1].lower() == authenticode_digests(data, "sha256")[0].hex()
     assert hashlib.sha256(data).digest() != item.indirect_data.digest
 
 

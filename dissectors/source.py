@@ -1,13 +1,14 @@
-"""Where the bytes of a cabinet come from: a buffer, a memory map, or an open binary file.
+"""Where the bytes of a large input come from: a buffer, a memory map, or an open binary file.
 
-Nothing is opened here. A `Source` is read by position, so that a cabinet of any size costs its reader one block of
-memory at a time.
+Nothing is opened here. A `Source` is read by position, so that an input of any size costs its reader little
+memory.
 """
 
 from __future__ import annotations
 
 import io
 import mmap
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, cast
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 Readable: TypeAlias = "bytes | bytearray | memoryview | mmap.mmap | BinaryIO | Source"
 """What a caller may hand over."""
+
+
+STEP = 1 << 20
 
 
 class Source(Protocol):
@@ -65,6 +69,17 @@ class WindowSource:
     def read_at(self, offset: int, size: int) -> bytes:
         """Read within the window only."""
         return self._source.read_at(self._offset + offset, max(min(size, self.size - offset), 0))
+
+
+def places(source: Source, magic: bytes, start: int, end: int) -> Iterator[int]:
+    """Every place of `magic` that lies whole between `start` and `end`, in order."""
+    end = min(end, source.size)
+    for position in range(start, end, STEP):
+        piece = source.read_at(position, min(STEP + len(magic) - 1, end - position))
+        found = piece.find(magic)
+        while found >= 0:
+            yield position + found
+            found = piece.find(magic, found + 1)
 
 
 def as_source(data: Readable) -> Source:
