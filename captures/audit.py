@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from captures.errors import CaptureError
@@ -48,9 +47,12 @@ class Audit:
         }
 
 
-def entries_of(folder: Path) -> Iterator[Entry | Fault]:
+def entries_of(store: Store) -> Iterator[Entry | Fault]:
     """The entries of a recording's journal. Raises `CaptureError` where there is none to be read."""
-    path = folder / JOURNAL
+    if store.shared:
+        yield from verify(store.journal_lines())
+        return
+    path = store.folder / JOURNAL
     try:
         with path.open("rb") as lines:
             yield from verify(lines)

@@ -73,6 +73,17 @@ class BodyFiles:
             count, size = count + 1, size + status.st_size
         return count, size
 
+    def unneeded(self, needed: Container[str]) -> int:
+        """How many bodies are not among those needed, or not yet. Raises `OSError`."""
+        return sum(path.name not in needed for path in self.folder.iterdir())
+
+    def has(self, sha256: str) -> bool:
+        """Whether this body was kept."""
+        return self.path(sha256).is_file()
+
+    def taken(self, sha256: str) -> None:
+        """A body that arrived in pieces is there."""
+
     def open(self, sha256: str) -> BinaryIO:
         """Open a body for reading. Raises `FileNotFoundError` where it was not kept."""
         return self.path(sha256).open("rb")
@@ -98,6 +109,7 @@ class Incoming:
         if self._name is not None:
             self._name.replace(self._bodies.path(sha256))
             self._name = None
+            self._bodies.taken(sha256)
 
     def drop(self) -> None:
         """Forget the body; does nothing after `keep`."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
+from captures.database_url import Place
 from captures.exchange import Exchange
 from captures.journal import Identity, fact_of, identity_of
-from captures.journal_file import Journal
+from captures.journalling import Journal
+from captures.rows import as_text
 from captures.store import Store
 
 
@@ -58,9 +59,16 @@ def of_phone(exchanges: Iterable[Exchange], mac: str) -> tuple[list[int], set[Id
     return sorted(ours), names
 
 
-def forget(folder: Path, mac: str, now: datetime | None = None) -> Forgotten:
+def history_names(names: Iterable[Identity]) -> list[str]:
+    """What the history of the phones calls those that the journal calls so."""
+    return [
+        as_text(f"{name.kind}:{name.value.strip('[]') if name.kind == 'address' else name.value}") for name in names
+    ]
+
+
+def forget(place: Place, mac: str, now: datetime | None = None) -> Forgotten:
     """Forget a phone, by its MAC in colon form. Raises `CaptureError`, `OSError`, `SQLAlchemyError`."""
-    with closing(Store.create(folder)) as store:
+    with closing(Store.create(place)) as store:
         journal = Journal(store)
         try:
             # Whoever records waits: an exchange is not journalled under a name that is just being forgotten.
@@ -72,7 +80,7 @@ def forget(folder: Path, mac: str, now: datetime | None = None) -> Forgotten:
                 if indexes or pseudonyms:
                     named = pseudonyms or [""]
                     journal.file.append([{"entry": "forgotten", "phone": n, "exchanges": indexes} for n in named])
-                    store.forget_identity(pseudonyms)
+                    store.forget_identity(pseudonyms, history_names(names))
                     store.remove(indexes)
             bodies, _ = store.sweep_bodies(now or datetime.now(UTC))
             return Forgotten(len(indexes), bodies, store.unneeded_bodies())

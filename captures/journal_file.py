@@ -1,4 +1,4 @@
-"""The journal of a recording: `journal.jsonl`, appended to by whoever holds its lock, one line per entry.
+"""The journal of a folder: `journal.jsonl`, appended to by whoever holds its lock, one line per entry.
 
 A batch of entries is one write and one fsync, before the exchanges are acknowledged. An exchange is committed and
 journalled under the same lock, so that what the store holds and the journal does not is a process killed in between or
@@ -16,14 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from captures.exchange import Exchange, rfc3339
-from captures.journal import Head, decision_entry, decode, encode, identity_of, to_be_journalled
-from captures.store import Store, with_bodies
+from captures.exchange import rfc3339
+from captures.journal import Head, decode, encode
 
 JOURNAL = "journal.jsonl"
 TAIL = 1 << 20  # bytes looked at first for the last good entry
-HOLD = 1 << 22  # a body up to this size is compared when an entry is made up for; rewritten ones are small
-PAGE = 200  # entries made up for in one write
 
 Clock = Callable[[], datetime]
 
@@ -125,43 +122,3 @@ class JournalFile:
         while start + len(data) < size and (part := os.pread(self._descriptor, wanted, start + len(data))):
             data += part
         return data, start
-
-
-class Journal:
-    """Journals what a store records."""
-
-    def __init__(self, store: Store, clock: Clock = lambda: datetime.now(UTC)) -> None:
-        self.file = JournalFile(store.folder / JOURNAL, clock)
-        self._store = store
-
-    def write(self, exchanges: Sequence[Exchange]) -> None:
-        """Journal committed exchanges as far as something was decided. Raises `OSError`, `SQLAlchemyError`."""
-        told = [exchange for exchange in exchanges if to_be_journalled(exchange)]
-        if told:
-            self.file.append([self._entry(exchange) for exchange in told])
-
-    def catch_up(self) -> int:
-        """Journal what the store holds and the journal does not; how much that was.
-
-        Raises `OSError`, `StoreError`, `SQLAlchemyError`.
-        """
-        told, first = self.file.recent()
-        missing = [index for index in self._store.decided(first - 1) if index not in told]
-        for start in range(0, len(missing), PAGE):
-            indexes = missing[start : start + PAGE]
-            # Read to the end before a pseudonym is written: one connection of a writer waits for the other.
-            reading = self._store.exchanges(after=indexes[0] - 1)
-            wanted, page = set(indexes), []
-            for exchange in reading:
-                if exchange.index in wanted:
-                    page.append(exchange)
-                if exchange.index >= indexes[-1]:
-                    break
-            reading.close()
-            held = (with_bodies(exchange, self._store.bodies, HOLD) for exchange in page)
-            self.file.append([{**self._entry(exchange), "late": True} for exchange in held])
-        self.file.append([])  # a torn line is accounted for even so
-        return len(missing)
-
-    def _entry(self, exchange: Exchange) -> dict[str, Any]:
-        return decision_entry(exchange, self._store.pseudonym(*identity_of(exchange)))

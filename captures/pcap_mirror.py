@@ -21,7 +21,7 @@ class PcapMirror:
         """Write one exchange; bodies come from the recording."""
 
         def bodies(sha256: str) -> Iterable[bytes] | None:
-            return store.bodies.chunks(sha256) if store.bodies.path(sha256).exists() else None
+            return store.bodies.chunks(sha256) if store.bodies.has(sha256) else None
 
         self._writer.write(exchange, bodies)
 

@@ -22,12 +22,12 @@ def exchanges_of_phones(store: Store, since: datetime) -> Iterator[Exchange]:
     """Update checks and downloads that ended at `since` or later, in the order they ended. Raises `StoreError`."""
     moment = (since.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     try:
-        with store._engine.connect() as connection:
+        with store.engine.connect() as connection:
             first = connection.execute(
                 sa.select(sa.func.min(EXCHANGES.c.id)).where(EXCHANGES.c.ended >= moment)
             ).scalar_one()
     except sa.exc.SQLAlchemyError as error:
-        raise StoreError(store.folder, f"damaged recording: {str(error).splitlines()[0]}") from error
+        raise StoreError(store.name, f"damaged recording: {str(error).splitlines()[0]}") from error
     if first is None:
         return
     for exchange in store.exchanges(after=first - 1):

@@ -6,25 +6,27 @@ queue is full or the disk fails, recording loses something and counts it; traffi
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol
-
-import sqlalchemy as sa
+from typing import Any, Protocol
 
 from captures.bodies import Incoming
-from captures.exchange import Exchange, bodies_of
-from captures.journal_file import Journal
+from captures.database_url import DatabaseUrl, Place
+from captures.exchange import Exchange
+from captures.journalling import told_of
 from captures.privacy import Stored, stored
 from captures.retention import Keep, due
-from captures.store import Store, StoreError
+from captures.shared_sink import RETRY_AFTER, SharedSink
+from captures.sinks import FolderSink, Sink, bodies_held
+from captures.spool import Waiting
+from captures.store import Projection, Store, StoreError
 
 MAX_QUEUED_BYTES = 64 << 20  # body bytes waiting for the disk
 MAX_QUEUED_EXCHANGES = 20_000
@@ -76,8 +78,11 @@ class Recorder(Protocol):
     def finish(self, body: StreamedBody, sha256: str | None) -> None:
         """Its end; without a hash it is dropped."""
 
-    def add(self, exchange: Exchange, acknowledge: Acknowledge) -> None:
+    def add(self, exchange: Exchange, acknowledge: Acknowledge, uid: str | None = None) -> None:
         """Record an exchange with the bodies it holds."""
+
+    def fetch(self, uid: str, fetch: Mapping[str, Any]) -> None:
+        """A download begins."""
 
     def close(self) -> None:
         """Write what is queued and let go."""
@@ -99,32 +104,40 @@ class _End:
 class _Row:
     exchange: Exchange
     acknowledge: Acknowledge
+    uid: str
+
+
+@dataclass(slots=True)
+class _Fetch:
+    uid: str
+    fetch: dict[str, Any]
 
 
 class Recording:
     """A store that is being written. Calls are cheap and never raise for a failing disk; `lost` counts by cause."""
 
     def __init__(
-        self, folder: Path, observer: Observer | None = None, keep: Keep = FOREVER, setting: Stored = "full"
+        self,
+        place: Place,
+        observer: Observer | None = None,
+        keep: Keep = FOREVER,
+        setting: Stored = "full",
+        projection: Projection | None = None,
+        state: Path | None = None,
+        tell: Callable[[str], None] = lambda _message: None,
     ) -> None:
-        """Open or make the recording. `keep` limits it by age and size, `setting` says what is stored at all.
+        """Open or make the recording; a database may be away. `state` is the folder for what is kept beside it.
 
-        Raises `StoreError`.
+        `keep` limits it by age and size, `setting` says what is stored at all, `projection` is kept up to date with it,
+        and `tell` hears of what people should know. Raises `StoreError`.
         """
-        self.store = Store.create(folder)
-        self.journal_failed = False  # nothing should be rewritten meanwhile: nobody could tell later
-        self._journal = Journal(self.store)
         self._keep = keep
         self._setting = setting
         self._looked: datetime | None = None
         self.lost: Counter[str] = Counter()
         self.on_trouble: Callable[[str], None] = lambda _message: None
-        try:
-            self.store.bodies.sweep()
-        except OSError as error:
-            raise StoreError(folder, f"cannot record here: {error.strerror}") from error
         self._observer = observer
-        self._queue: deque[_Chunk | _End | _Row] = deque()
+        self._queue: deque[_Chunk | _End | _Row | _Fetch] = deque()
         self._waiting_bytes = 0
         self._waiting_rows = 0
         self._handed_over: deque[float] = deque()  # when each exchange came that is not committed yet
@@ -132,8 +145,33 @@ class Recording:
         self._written_bytes = 0
         self._changed = threading.Condition()
         self._closing = False
+        if isinstance(place, DatabaseUrl):
+            sink = SharedSink(place, state, projection, self._lose, tell)
+            self._sink: Sink = sink
+            self.store = sink.store
+        else:
+            self.store = Store.create(place)
+            self._sink = FolderSink(self.store, projection, self._lose)
+        try:
+            self.store.bodies.sweep()
+        except OSError as error:
+            raise StoreError(self.store.folder, f"cannot record here: {error.strerror}") from error
         self._thread = threading.Thread(target=self._run, name="upshim-recording", daemon=True)
         self._thread.start()
+
+    @property
+    def journal_failed(self) -> bool:
+        """Nothing should be rewritten meanwhile: nobody could tell later."""
+        return self._sink.journal_failed
+
+    @journal_failed.setter
+    def journal_failed(self, failed: bool) -> None:
+        self._sink.journal_failed = failed
+
+    @property
+    def behind(self) -> str:
+        """Why what has happened is not all in the store; blank where it is, or will be in a moment."""
+        return self._sink.behind
 
     def stream(self) -> StreamedBody:
         """Start a body that will arrive in pieces."""
@@ -158,18 +196,31 @@ class Recording:
             self._queue.append(_End(body, sha256))
             self._changed.notify()
 
-    def add(self, exchange: Exchange, acknowledge: Acknowledge = lambda _recorded: None) -> None:
-        """Record an exchange with the bodies it holds; `acknowledge` is called from the writer's thread."""
+    def add(
+        self, exchange: Exchange, acknowledge: Acknowledge = lambda _recorded: None, uid: str | None = None
+    ) -> None:
+        """Record an exchange with the bodies it holds; `acknowledge` is called from the writer's thread.
+
+        `uid` is what `fetch` or a reservation was told beforehand.
+        """
         with self._changed:
             if self._waiting_rows >= MAX_QUEUED_EXCHANGES or self._closing:
                 self._lose("an exchange: the queue is full")
             else:
                 self._waiting_rows += 1
                 self._handed_over.append(time.monotonic())
-                self._queue.append(_Row(exchange, acknowledge))
+                self._queue.append(_Row(exchange, acknowledge, uid or new_uid()))
                 self._changed.notify()
                 return
         acknowledge(False)
+
+    def fetch(self, uid: str, fetch: Mapping[str, Any]) -> None:
+        """A download begins, whose exchange will have this uid; for the projection, as plain JSON values."""
+        with self._changed:
+            if self._waiting_rows < MAX_QUEUED_EXCHANGES and not self._closing:
+                self._waiting_rows += 1
+                self._queue.append(_Fetch(uid, dict(fetch)))
+                self._changed.notify()
 
     def backlog(self) -> Backlog:
         """How far behind it is. May be called from any thread, and never waits for the disk."""
@@ -186,17 +237,18 @@ class Recording:
         self._thread.join(timeout)
 
     def _lose(self, what: str) -> None:
-        self.lost[what] += 1
-        if self.lost[what] == 1:
+        with self._changed:
+            self.lost[what] += 1
+            first = self.lost[what] == 1
+        if first:
             self.on_trouble(f"not recorded: {what}")
 
     def _run(self) -> None:
-        self._guarded(self._catch_up)
+        self._guarded(self._sink.start)
         while (batch := self._next_batch()) or not self._closing:
             self._guarded(partial(self._write, batch))
-            self._guarded(self._expire)
-        self._journal.file.close()
-        self.store.close()
+            self._guarded(self._tidy)
+        self._guarded(self._sink.close)
         if self._observer is not None:
             self._observer.close()
 
@@ -204,43 +256,53 @@ class Recording:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - a fault here may cost a batch, never the recording
-            with self._changed:
-                self._lose(f"exchanges: {error!r}")
+            self._lose(f"exchanges: {error!r}")
 
-    def _expire(self) -> None:
+    def _tidy(self) -> None:
         now = datetime.now(UTC)
-        if not (self._keep and due(self._looked, now)):
-            return
-        self._looked = now
-        try:
-            with self._journal.file.locked():
-                expired = self.store.expire(self._keep.older_than(now), self._keep.bytes, now)
-                if expired.exchanges:
-                    entry = {"entry": "expired", "through": expired.through, "exchanges": expired.exchanges}
-                    self._journal.file.append([entry])
-        except (OSError, sa.exc.SQLAlchemyError) as error:
-            with self._changed:
-                self._lose(f"the removal of old exchanges: {_reason(error)}")
+        if due(self._looked, now):
+            self._looked = now
+            self._sink.tidy(self._keep)
 
-    def _write(self, batch: list[_Chunk | _End | _Row]) -> None:
-        rows = [item for item in batch if isinstance(item, _Row)]
+    def _write(self, batch: list[_Chunk | _End | _Row | _Fetch]) -> None:
+        rows: list[_Row | _Fetch] = []
         for item in batch:
-            if not isinstance(item, _Row):
+            if isinstance(item, _Row | _Fetch):
+                rows.append(item)
+            else:
                 self._write_body(item)
-        if rows:
-            try:
-                self._commit(rows)
-            finally:
-                with self._changed:
-                    for _ in rows:
+        if not rows and not self._sink.waiting:
+            return
+        waiting = [
+            Waiting(row.uid, stored(row.exchange, self._setting), told_of(row.exchange))
+            if isinstance(row, _Row)
+            else Waiting(row.uid, fetch=row.fetch)
+            for row in rows
+        ]
+        done = [False] * len(rows)
+        try:
+            done = self._sink.write(waiting)
+        finally:
+            with self._changed:
+                for row in rows:
+                    if isinstance(row, _Row):
                         self._handed_over.popleft()
+            for row, recorded in zip(rows, done, strict=True):
+                if isinstance(row, _Row):
+                    row.acknowledge(recorded)
+        for row, recorded in zip(rows, done, strict=True):
+            if recorded and isinstance(row, _Row):
+                self._committed += 1
+                self._written_bytes += sum(map(len, bodies_held([row.exchange]).values()))
+                self._observe(row.exchange)
 
-    def _next_batch(self) -> list[_Chunk | _End | _Row]:
+    def _next_batch(self) -> list[_Chunk | _End | _Row | _Fetch]:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing, LOOK_EVERY if self._keep else None)
+            idle = RETRY_AFTER if self._sink.waiting else LOOK_EVERY
+            self._changed.wait_for(lambda: self._queue or self._closing, idle)
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
             self._waiting_bytes -= sum(len(item.data) for item in batch if isinstance(item, _Chunk))
-            self._waiting_rows -= sum(isinstance(item, _Row) for item in batch)
+            self._waiting_rows -= sum(isinstance(item, _Row | _Fetch) for item in batch)
         return batch
 
     def _write_body(self, item: _Chunk | _End) -> None:
@@ -264,71 +326,6 @@ class Recording:
             if body.incoming is not None:
                 _drop_quietly(body.incoming)
 
-    def _commit(self, rows: list[_Row]) -> None:
-        with self._journal_lock() as locked:
-            indexes = self._store_rows(rows)
-            if indexes and locked:
-                self._journal_rows([replace(row.exchange, index=n) for n, row in zip(indexes, rows, strict=True)])
-        self._committed += len(indexes)
-        for row in rows:
-            row.acknowledge(bool(indexes))
-        for row in rows if indexes and self._observer is not None else ():
-            self._observe(row.exchange)
-
-    def _store_rows(self, rows: list[_Row]) -> list[int]:
-        try:
-            exchanges = [stored(row.exchange, self._setting) for row in rows]
-            for exchange in exchanges:
-                for body in bodies_of(exchange):
-                    if body.data:
-                        self.store.bodies.put(body.sha256, body.data)
-                        self._written_bytes += len(body.data)
-                    if body.encoded and body.encoded_sha256:
-                        self.store.bodies.put(body.encoded_sha256, body.encoded)
-                        self._written_bytes += len(body.encoded)
-            return self.store.add(exchanges)
-        except (OSError, sa.exc.SQLAlchemyError) as error:
-            with self._changed:
-                self._lose(f"exchanges: {_reason(error)}")
-            return []
-
-    @contextmanager
-    def _journal_lock(self) -> Iterator[bool]:
-        """Hold the journal's lock while something is committed; without it recording goes on, unjournalled."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._journal.file.locked())
-                locked = True
-            except OSError as error:
-                locked = False
-                self._journal_trouble(error)
-            yield locked
-
-    def _journal_rows(self, exchanges: list[Exchange]) -> None:
-        try:
-            if self.journal_failed:
-                self._journal.catch_up()
-            else:
-                self._journal.write(exchanges)
-            self.journal_failed = False
-        except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
-            self._journal_trouble(error)
-
-    def _catch_up(self) -> None:
-        try:
-            with self._journal.file.locked():
-                self._journal.catch_up()
-        except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
-            self._journal_trouble(error)
-        if self._journal.file.torn:
-            with self._changed:
-                self._lose(f"the torn end of the journal ({self._journal.file.torn} bytes): the chain goes on after it")
-
-    def _journal_trouble(self, error: Exception) -> None:
-        self.journal_failed = True
-        with self._changed:
-            self._lose(f"in the journal: {_reason(error)}")
-
     def _observe(self, exchange: Exchange) -> None:
         try:
             if self._observer is not None:
@@ -338,8 +335,9 @@ class Recording:
                 self._lose(f"packets: {error}")
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
+def new_uid() -> str:
+    """A name for an exchange that no other has."""
+    return secrets.token_hex(10)
 
 
 def _drop_quietly(incoming: Incoming) -> None:

@@ -1,7 +1,7 @@
 """The tables of a recording's database, and the steps that bring an older one up to date.
 
-`PRAGMA user_version` holds the version. A step runs in one transaction with the change of the version, so that a
-process killed in the middle leaves the older version whole.
+In SQLite `PRAGMA user_version` holds the version, in PostgreSQL a row of `state`. A step runs in one transaction with
+the change of the version, so that a process killed in the middle leaves the older version whole.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2
+from captures.engines import is_shared
+
+SCHEMA_VERSION = 3
+FIRST_SHARED = 3  # PostgreSQL was added with it
+VERSION = "schema version"
 
 METADATA = sa.MetaData()
+INDEX = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 EXCHANGES = sa.Table(
     "exchanges",
     METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", INDEX, primary_key=True, autoincrement=False),
     sa.Column("connection", sa.Text, nullable=False),
     sa.Column("client", sa.Text, nullable=False),
     sa.Column("server", sa.Text, nullable=False),
@@ -31,7 +36,12 @@ EXCHANGES = sa.Table(
     sa.Column("response", sa.JSON(none_as_null=True)),
     sa.Column("rewritten_request", sa.JSON(none_as_null=True)),
     sa.Column("rewritten_response", sa.JSON(none_as_null=True)),
+    sa.Column("client_mac", sa.Text, nullable=False, server_default=""),
+    # Given before the exchange is written: it is written once, however often a commit of unknown outcome is repeated.
+    sa.Column("uid", sa.Text),
 )
+UIDS = sa.Index("exchanges_by_uid", EXCHANGES.c.uid, unique=True)
+SINCE_3 = ("client_mac", "uid")
 FACTS = sa.Table(
     "facts",
     METADATA,
@@ -58,9 +68,83 @@ IDENTITIES = sa.Table(
     sa.UniqueConstraint("kind", "value"),
 )
 # `last exchange`: the highest index ever given; an index is never given twice. `expired through`: see Store.expire.
+# `folded`: exchanges up to this index are part of the phones' history below.
 STATE = sa.Table(
     "state", METADATA, sa.Column("name", sa.Text, primary_key=True), sa.Column("number", sa.BigInteger, nullable=False)
 )
+
+# What is known of each phone: made of the exchanges, in the transactions that write them, and never anything else.
+PHONES = sa.Table(
+    "phones",
+    METADATA,
+    sa.Column("identity", sa.Text, primary_key=True),
+    sa.Column("address", sa.Text, index=True),
+    sa.Column("attempt", sa.Text),  # the version it is on its way to, blank where that is not known
+    sa.Column("last_seen", sa.BigInteger, nullable=False, index=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("history", sa.JSON, nullable=False),
+)
+CENSUS = sa.Index("phones_census", PHONES.c.state, PHONES.c.version)
+ON_THEIR_WAY = sa.Index("phones_on_their_way", PHONES.c.address, PHONES.c.attempt)
+# How attempts ended.
+OUTCOMES = sa.Table(
+    "outcomes",
+    METADATA,
+    sa.Column("identity", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, primary_key=True),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("worked", sa.Boolean, nullable=False),
+)
+BY_PATH = sa.Index("outcomes_by_path", OUTCOMES.c.path, OUTCOMES.c.at)
+# Phones on an upgrade path of which is not known yet how their attempt will end.
+UNDECIDED = sa.Table(
+    "undecided",
+    METADATA,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("identity", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+# Places among the concurrent downloads of a rule: one of a phone for what it was offered, with a blank uid, and one
+# for each file under way, by the uid of its exchange.
+PLACES = sa.Table(
+    "places",
+    METADATA,
+    sa.Column("identity", sa.Text, primary_key=True),
+    sa.Column("uid", sa.Text, primary_key=True),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("granted", sa.BigInteger, nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+)
+BY_RULE = sa.Index("places_by_rule", PLACES.c.rule, PLACES.c.until)
+# Offers decided on whose exchange, of this uid, is not recorded yet. Once it is, the tables above tell what came of it;
+# if it never is, the offer counts as made.
+RESERVATIONS = sa.Table(
+    "reservations",
+    METADATA,
+    sa.Column("uid", sa.Text, primary_key=True),
+    sa.Column("identity", sa.Text, nullable=False, index=True),
+    sa.Column("rule", sa.Text, nullable=False, index=True),
+    sa.Column("path", sa.Text, nullable=False, index=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+HISTORY = (PHONES, OUTCOMES, UNDECIDED, PLACES, RESERVATIONS)
+
+# In PostgreSQL only; a folder has files for them.
+BODIES = sa.Table(
+    "bodies",
+    METADATA,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("touched", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+JOURNAL = sa.Table(
+    "journal",
+    METADATA,
+    sa.Column("n", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("line", sa.Text, nullable=False),
+)
+SHARED_ONLY = (BODIES, JOURNAL)
 
 Step = Callable[[sa.Connection], None]
 
@@ -84,20 +168,43 @@ def _from_1(connection: sa.Connection) -> None:
     connection.exec_driver_sql(_USES_OF_MESSAGES)
 
 
-STEPS: Mapping[int, Step] = {1: _from_1}  # version -> what makes the next one of it
+def _from_2(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE exchanges ADD COLUMN client_mac TEXT NOT NULL DEFAULT ''")
+    connection.exec_driver_sql("ALTER TABLE exchanges ADD COLUMN uid TEXT")
+    UIDS.create(connection)
+    for table in HISTORY:
+        table.create(connection)
+
+
+STEPS: Mapping[int, Step] = {1: _from_1, 2: _from_2}  # version -> what makes the next one of it
 
 
 def version_of(connection: sa.Connection) -> int:
     """The version of a database; 0 for an empty one."""
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if not is_shared(connection):
+        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if not sa.inspect(connection).has_table(STATE.name):
+        return 0
+    found = connection.execute(sa.select(STATE.c.number).where(STATE.c.name == VERSION)).scalar_one_or_none()
+    return int(found or 0)
+
+
+def columns_of(version: int) -> list[sa.Column[object]]:
+    """The columns of an exchange in a database of this version."""
+    return [column for column in EXCHANGES.columns if version >= 3 or column.name not in SINCE_3]
 
 
 def migrate(connection: sa.Connection, steps: Mapping[int, Step] = STEPS, wanted: int = SCHEMA_VERSION) -> None:
     """Bring a database to the wanted version, an empty one at once, within the caller's transaction."""
-    version = version_of(connection)
+    version, shared = version_of(connection), is_shared(connection)
     if version == 0:
-        METADATA.create_all(connection)
+        tables = [table for table in METADATA.sorted_tables if shared or table not in SHARED_ONLY]
+        METADATA.create_all(connection, tables)
     else:
         for step in range(version, wanted):
             steps[step](connection)
-    connection.exec_driver_sql(f"PRAGMA user_version={wanted}")
+    if not shared:
+        connection.exec_driver_sql(f"PRAGMA user_version={wanted}")
+    elif version != wanted:
+        connection.execute(STATE.delete().where(STATE.c.name == VERSION))
+        connection.execute(STATE.insert().values(name=VERSION, number=wanted))

@@ -12,10 +12,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from captures import har_json, tnetstrings
 from captures.bodies import BodyFiles
+from captures.database_url import DatabaseUrl, Place
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Fact
 from captures.items import CaptureSummary, JoinedObject, Observation
@@ -53,7 +54,7 @@ class Source(NamedTuple):
 class Reader(Protocol):
     """What a reader's module holds."""
 
-    def read(self, path: Path, options: ReadOptions) -> Iterator[Item]:
+    def read(self, path: Any, options: ReadOptions) -> Iterator[Item]:
         """The exchanges of one file in the order they began, with what was seen beside them, then the objects joined
         from them, then the summary.
         """
@@ -68,14 +69,14 @@ PACKET_FILES = (
 
 SOURCES: tuple[Source, ...] = (
     Source("packet capture", lambda head, _path: head.startswith(PACKET_FILES), "captures.packets"),
-    Source("recording", lambda _head, path: is_recording(path), "captures.store"),
+    Source("recording", lambda _head, path: is_recording(path), "captures.store_reader"),
     Source("mitmproxy flow file", tnetstrings.sniff, "captures.flow_file"),
     Source("HTTP archive", har_json.sniff, "captures.har"),
 )
 
 
 def read_exchanges(
-    path: Path,
+    path: Place,
     options: ReadOptions | None = None,
     facts_of: Callable[[Exchange], tuple[Fact, ...]] | None = None,
 ) -> Iterator[Item]:
@@ -85,8 +86,10 @@ def read_exchanges(
         yield replace(item, facts=facts) if facts and isinstance(item, Exchange) else item
 
 
-def reader_of(path: Path) -> Reader:
+def reader_of(path: Place) -> Reader:
     """The reader for this file. Raises `CaptureError`."""
+    if isinstance(path, DatabaseUrl):
+        return cast(Reader, importlib.import_module("captures.store_reader"))
     head = first_bytes(path)
     for source in SOURCES:
         if source.sniff(head, path):

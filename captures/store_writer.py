@@ -8,6 +8,8 @@ from typing import Self
 import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
+from captures.database_url import Place
+from captures.engines import reason
 from captures.exchange import Body, Exchange
 from captures.http_wire import BODY_ABSENT, Bodies, no_bodies
 from captures.recording_folder import is_recording
@@ -19,14 +21,17 @@ BATCH = 200  # exchanges committed at once
 class StoreWriter:
     """Writes a new recording. Raises `StoreError` where there is one already, or none can be made."""
 
-    def __init__(self, folder: Path) -> None:
-        if is_recording(folder):
-            raise StoreError(folder, "expected a new folder, found a recording")
-        self._store = Store.create(folder)
+    def __init__(self, place: Place) -> None:
+        if isinstance(place, Path) and is_recording(place):
+            raise StoreError(place, "expected a new folder, found a recording")
+        self._store = Store.create(place)
+        if self._store.shared and not self._store.empty:
+            self._store.close()
+            raise StoreError(self._store.name, "expected an empty database, found a recording")
         self._waiting: list[Exchange] = []
 
     @classmethod
-    def create(cls, path: Path) -> Self:
+    def create(cls, path: Place) -> Self:
         """The same, under the name that every writer's maker has."""
         return cls(path)
 
@@ -58,8 +63,7 @@ class StoreWriter:
             try:
                 self._store.add(waiting)
             except sa.exc.SQLAlchemyError as error:
-                reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-                raise StoreError(self._store.folder, f"cannot record here: {reason}") from error
+                raise StoreError(self._store.name, f"cannot record here: {reason(error)}") from error
 
 
 def _keep(files: BodyFiles, body: Body, bodies: Bodies) -> bool:
@@ -75,7 +79,7 @@ def _keep(files: BodyFiles, body: Body, bodies: Bodies) -> bool:
 
 
 def _put(files: BodyFiles, sha256: str, data: bytes | None, bodies: Bodies) -> bool:
-    if files.path(sha256).exists():
+    if files.has(sha256):
         return True
     if data is not None:
         files.put(sha256, data)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from captures.bodies import BodyFiles
+from captures.database_url import DatabaseUrl, Place
 from captures.exchange import Exchange
 from captures.http_wire import Bodies
 
@@ -39,13 +39,15 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def kind_of(path: Path) -> str | None:
+def kind_of(path: Place) -> str | None:
     """The kind of output that a name asks for."""
+    if isinstance(path, DatabaseUrl):
+        return "store"
     suffix = path.suffix.lower()
     return next((kind for kind, target in TARGETS.items() if suffix in target.suffixes), None)
 
 
-def create_writer(kind: str, path: Path, **options: str) -> Writer:
+def create_writer(kind: str, path: Place, **options: str) -> Writer:
     """A writer of this kind. Raises `OSError` and `captures.errors.CaptureError`."""
     target = TARGETS[kind]
     return cast(Writer, getattr(importlib.import_module(target.module), target.writer).create(path, **options))
@@ -55,6 +57,6 @@ def kept_in(*folders: BodyFiles) -> Bodies:
     """The bodies that are kept in these folders."""
 
     def bodies(sha256: str) -> Iterable[bytes] | None:
-        return next((files.chunks(sha256) for files in folders if files.path(sha256).is_file()), None)
+        return next((files.chunks(sha256) for files in folders if files.has(sha256)), None)
 
     return bodies

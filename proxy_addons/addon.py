@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
@@ -21,9 +20,9 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+from captures.database_url import place_of
 from captures.exchange import Exchange
 from captures.pcap_mirror import PcapMirror
-from captures.phones import exchanges_of_phones
 from captures.privacy import STORED, Stored
 from captures.recording import Recorder, Recording, StoreError
 from captures.retention import Keep
@@ -31,17 +30,19 @@ from dissectors import DissectError
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
 from proxy_addons import contentviews, phone_events
+from proxy_addons.check import Check
 from proxy_addons.failures import Failures, fail_open, fail_open_async
 from proxy_addons.flows import body_length, headers_of, moment
 from proxy_addons.health import PATH, health_answer, is_health_check
-from proxy_addons.history import KEPT_FOR, Histories
+from proxy_addons.history import Histories
 from proxy_addons.kill_switch import KillSwitch
+from proxy_addons.ledger import Ledger
 from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
 from proxy_addons.package_watch import PackageWatch
-from proxy_addons.policy import Phone, Situation
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules, RulesError
+from proxy_addons.stored_history import PhoneProjection
 from proxy_addons.streams import Hold, Tee
 from proxy_addons.upstreams import Upstreams
 from proxy_addons.watch import Message, Watch, exchange_of
@@ -57,7 +58,8 @@ LOOK_EVERY = 1.0  # seconds between looks at the rules file and the profile
 TEXT: Any = Optional[str]  # noqa: UP045 - mitmproxy looks types up at run time and knows this spelling only
 OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_rules", TEXT, None, "Rules file (TOML) that says what to rewrite."),
-    ("upshim_record", TEXT, None, "Folder to record every exchange into."),
+    ("upshim_record", TEXT, None, "Folder, or URL of a PostgreSQL database, to record every exchange into."),
+    ("upshim_state", TEXT, None, "Folder for what is kept beside a database."),
     ("upshim_pcap", TEXT, None, "Also write the phones' side of the recording as a packet capture."),
     ("upshim_store", str, STORED[0], f"What is stored of an exchange: {', '.join(STORED)}."),
     ("upshim_keep_days", int, 0, "Days after which recorded exchanges are removed; 0: never."),
@@ -84,7 +86,8 @@ class Upshim:
         self._health = PATH
         self.packages: PackageWatch | None = PackageWatch()  # None where there is no server to ask
         self._held = 0  # bytes that larger bodies take, or may take
-        self.histories: Histories | None = Histories()  # None where what a recording tells could not be read
+        self.histories: Histories | None = Histories()  # of this process, or what a recording tells
+        self.ledger: Ledger | None = None  # decides where there is a recording
         self.rules_loaded = time.time()  # when those in force came into force
         self.rules_refused = False  # whether a newer file was not taken
         self.kill_switch = KillSwitch()
@@ -115,7 +118,14 @@ class Upshim:
                 raise exceptions.OptionsError(str(error)) from error
             if self.packages is not None:
                 self.packages.configure(self.upstreams, options.mode)
-        if updated & {"upshim_record", "upshim_pcap", "upshim_store", "upshim_keep_days", "upshim_keep_bytes"}:
+        if updated & {
+            "upshim_record",
+            "upshim_state",
+            "upshim_pcap",
+            "upshim_store",
+            "upshim_keep_days",
+            "upshim_keep_bytes",
+        }:
             self._close_recording()
             self._open_recording(options.upshim_record, options.upshim_pcap)
 
@@ -184,25 +194,36 @@ class Upshim:
         self.rules_loaded, self.rules_refused = time.time(), False
 
     def _close_recording(self) -> None:
+        if self.ledger is not None:
+            self.ledger.close()
+            self.ledger, self.histories = None, Histories()
         if self.recording is not None:
             self.recording.close()
             self.recording = None
 
-    def _open_recording(self, folder: str | None, pcap: str | None) -> None:
-        if pcap and not folder:
+    def _open_recording(self, place: str | None, pcap: str | None) -> None:
+        if pcap and not place:
             raise exceptions.OptionsError("upshim_pcap needs upshim_record: bodies are taken from the recording")
-        if not folder:
+        if not place:
             return
+        state = ctx.options.upshim_state
         try:
-            mirror = PcapMirror(Path(pcap).expanduser()) if pcap else None
-            recording = Recording(Path(folder).expanduser(), mirror, *recording_settings())
+            recording = Recording(
+                place_of(place),
+                PcapMirror(Path(pcap).expanduser()) if pcap else None,
+                *recording_settings(),
+                projection=PhoneProjection(),
+                state=Path(state).expanduser() if state else None,
+                tell=partial(logger.warning, "upshim: %s"),
+            )
         except (StoreError, OSError) as error:
             raise exceptions.OptionsError(
                 f"{reason(error)}: {pcap}" if isinstance(error, OSError) else str(error)
             ) from error
         recording.on_trouble = partial(self.failures.note, "recording")
         self.recording = recording
-        self.histories = history_of(recording)
+        self.ledger = Ledger(recording)
+        self.histories = self.ledger.histories
 
     @fail_open
     def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -223,7 +244,7 @@ class Upshim:
         is_check = request.method == "POST" and classify(path_of(request.path)) is Resource.UPDATE_HANDLER
         watch = Watch(is_check, Message(headers_of(request)))
         self._watches[flow] = watch
-        self._look_for_fetch(flow)
+        self._look_for_fetch(watch, flow)
         try:
             length = body_length(request)
         except ValueError as error:
@@ -238,8 +259,8 @@ class Upshim:
             watch.request.stream = self._stream_to_decode("request", length, edit, watch)
             request.stream = watch.request.stream or False
 
-    @fail_open
-    def request(self, flow: http.HTTPFlow) -> None:
+    @fail_open_async
+    async def request(self, flow: http.HTTPFlow) -> None:
         """Decode a buffered update check and, where the rules say so, rewrite it."""
         watch = self._watches.get(flow)
         if watch is None or not watch.is_check or watch.request.stream is not None:
@@ -247,7 +268,15 @@ class Upshim:
         raw = flow.request.raw_content or b""
         if not raw:
             return
-        checked = self._check(watch, flow, raw)
+        began = time.perf_counter()
+        try:
+            check = self._checker(watch, flow, raw)
+            checked = check.now()
+            if self.ledger is not None and check.may_act(checked):
+                checked = await self.ledger.decide(watch.uid, check)
+        except Exception as error:  # noqa: BLE001 - a decoder's fault costs the decoding, not the exchange or its record
+            checked = self._not_decoded(raw, error)
+        self._checked(watch, flow, checked, began)
         self._commit(flow.request, watch.request, checked.decision.request_headers)
 
     @fail_open
@@ -320,18 +349,20 @@ class Upshim:
         watch.problems.append(f"{side} of {length} bytes is over the limit of {limit}: not decoded")
         return self._tee()
 
-    def _look_for_fetch(self, flow: http.HTTPFlow) -> None:
+    def _look_for_fetch(self, watch: Watch, flow: http.HTTPFlow) -> None:
         request, (address, *_) = flow.request, flow.client_conn.peername
         now = moment(request.timestamp_start)
-        if self.histories is not None:
+        if self.ledger is not None:
+            self.ledger.fetching(watch.uid, request.method, request.path, address, now)
+        elif self.histories is not None:
             identity = phone_events.fetching(self.histories, request.method, request.path, address, now)
             if identity is not None:
                 self._fetching[flow] = identity
 
     def _note_end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Tell the history what came of an update check or a download."""
+        """Tell the history of this process what came of an update check or a download; a recording tells its own."""
         identity = self._fetching.pop(flow, None)
-        if self.histories is None:
+        if self.ledger is not None or self.histories is None:
             return
         try:
             if identity is not None:
@@ -341,35 +372,33 @@ class Upshim:
         except Exception as error:  # noqa: BLE001 - the record of an exchange does not depend on it
             self.failures.exception(error)
 
-    def _decide(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> Checked:
+    def _checker(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> Check:
         # Local time, for rules speak of times of day; that of the exchange, so that a replay decides as of then.
         now = moment(flow.request.timestamp_start).astimezone()
+        files = self.packages.look_for(flow.request) if self.packages is not None else None
+        message = raw, watch.request.headers, flow.client_conn.peername[0]
+        return Check(self.rewriter, message, now, self.why_stopped(), files, None if self.ledger else self.histories)
 
-        def situate(phone: Phone) -> Situation:
-            files = self.packages.look_for(flow.request) if self.packages is not None else None
-            return phone_events.situation(self.histories, phone, now, self.why_stopped(), files)
+    def _not_decoded(self, raw: bytes, error: Exception) -> Checked:
+        self.failures.exception(error)
+        return Checked(Edited.untouched(raw, "request not decoded: fault in upshim"))
 
-        checked = self.rewriter.check(raw, watch.request.headers, flow.client_conn.peername[0], situate)
-        if checked.phone is not None and self.histories is not None:
-            decision, dry_run = checked.decision, self.rewriter.dry_run
-            phone_events.decided(self.histories, checked.phone, now, decision, dry_run=dry_run)
-        return checked
-
-    def _check(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> Checked:
-        began = time.perf_counter()
-        try:
-            checked = self._decide(watch, flow, raw)
-        except Exception as error:  # noqa: BLE001 - a decoder's fault costs the decoding, not the exchange or its record
-            self.failures.exception(error)
-            checked = Checked(Edited.untouched(raw, "request not decoded: fault in upshim"))
+    def _checked(self, watch: Watch, flow: http.HTTPFlow, checked: Checked, began: float) -> None:
         watch.checked, watch.request.edited = checked, checked.body
         self._count(checked.body)
         self.metrics.checked(checked, time.perf_counter() - began, dry_run=self.rewriter.dry_run)
         log_decision(checked, flow.client_conn.id, dry_run=self.rewriter.dry_run)
-        return checked
 
     def _check_held(self, watch: Watch, flow: http.HTTPFlow, raw: bytes) -> bytes:
-        checked = self._check(watch, flow, raw)
+        began = time.perf_counter()
+        try:
+            check = self._checker(watch, flow, raw)
+            checked = check.now()
+            if self.ledger is not None and check.may_act(checked):
+                checked = self.ledger.decide_now(watch.uid, check)
+        except Exception as error:  # noqa: BLE001 - as above
+            checked = self._not_decoded(raw, error)
+        self._checked(watch, flow, checked, began)
         if checked.decision.request_headers != HeaderEdits():
             watch.problems.append("request headers not edited: they were sent before the chunked body was complete")
         return checked.body.sent
@@ -430,7 +459,7 @@ class Upshim:
         def acknowledge(_recorded: bool) -> None:
             loop.call_soon_threadsafe(settle, recorded)
 
-        recording.add(exchange, acknowledge)
+        recording.add(exchange, acknowledge, watch.uid)
         # The phone gets the end of its answer once the record of it can no longer be lost, or after a short while.
         began = time.perf_counter()
         try:
@@ -454,18 +483,6 @@ def settle(future: asyncio.Future[None]) -> None:
     """Resolve a future that may have been given up."""
     if not future.done():
         future.set_result(None)
-
-
-def history_of(recording: Recording) -> Histories | None:
-    """The history of the phones in a recording; None where it cannot be read."""
-    histories = Histories()
-    try:
-        since = datetime.now().astimezone() - KEPT_FOR
-        phone_events.rebuild(histories, exchanges_of_phones(recording.store, since))
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, traffic must flow
-        logger.warning("upshim: nothing is offered to any phone: their history cannot be read: %s", error)
-        return None
-    return histories
 
 
 Stamps = tuple[tuple[int, int, int] | None, ...]

@@ -28,6 +28,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from captures.exchange import rfc3339
+from captures.rows import as_text
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
 from proxy_addons.census import Census, Label
@@ -53,7 +54,7 @@ def identity_of(mac: str | None, serial: str | None, address: str | None) -> str
     if mac:
         return f"mac:{mac}"
     if serial and serial.strip():
-        return f"serial:{serial.strip().casefold()}"
+        return as_text(f"serial:{serial.strip().casefold()}")
     return f"address:{address}" if address else None
 
 
@@ -204,7 +205,10 @@ class Histories:
 
     def get(self, identity: str | None) -> PhoneHistory:
         """What is known of a phone; nothing of one never seen."""
-        return self._phones.get(identity or "") or PhoneHistory(identity or "")
+        return self._find(identity or "") or PhoneHistory(identity or "")
+
+    def _find(self, identity: str) -> PhoneHistory | None:
+        return self._phones.get(identity)
 
     def checked(
         self,
@@ -220,12 +224,10 @@ class Histories:
         phone.first_seen = phone.first_seen or now
         phone.last_seen = now
         phone.checks += 1
-        self._places.leave(identity)
+        self._asks(identity, now)
         if address and (not phone.addresses or phone.addresses[-1][1] != address):
-            if phone.addresses:
-                self._leave_address(phone.addresses[-1][1], identity)
+            self._moves(identity, phone.addresses[-1][1] if phone.addresses else None, address)
             phone.addresses.append((now, address))
-            self._by_address.setdefault(address, set()).add(identity)
         if status is not None and (not phone.statuses or phone.statuses[-1][1] != status.text):
             phone.statuses.append((now, status.text))
         if version is not None and version != phone.version:
@@ -247,12 +249,12 @@ class Histories:
         phone.failures.clear()
         if attempt is not None and attempt.version in {None, version}:
             phone.reached, phone.reached_on = version, attempt.path
-            self._outcome(attempt.path, now, worked=True)
+            self._outcome(attempt.path, now, worked=True, identity=phone.identity)
         elif left is not None and left == phone.reached and version < left:
             # A phone keeps the version before as a backup, and returns to it by itself (protocol.md section 9).
             phone.reached = None
             phone.failures.append(Failure(now, left, f"it went back to {version}"))
-            self._outcome(phone.reached_on, now, worked=False)
+            self._outcome(phone.reached_on, now, worked=False, identity=phone.identity)
         phone.version = version
         phone.versions.append((now, str(version)))
 
@@ -269,7 +271,7 @@ class Histories:
             phone.failures.append(Failure(now, attempt.version, why))
             phone.attempt = None
             self._known_end(attempt.path, phone.identity)
-            self._outcome(attempt.path, now, worked=False)
+            self._outcome(attempt.path, now, worked=False, identity=phone.identity)
 
     def decided(self, identity: str, now: datetime, action: str, rule: str = "", path: str = "") -> None:
         """What was decided for a phone; a `rule` that changes what it gets takes a place among the downloads."""
@@ -279,7 +281,7 @@ class Histories:
         if rule:
             phone.pending += 1
             self._places.take(identity, rule, now + OFFER_LEASE, now)
-            self._undecided.setdefault(path, Undecided()).add(identity, now)
+            self._open_end(path, identity, now)
 
     def answered(
         self, identity: str, now: datetime, *, rule: str = "", path: str = "", offers: bool, version: Version | None
@@ -330,7 +332,7 @@ class Histories:
         if file in attempt.files:
             self._fail(phone, f"it has fetched {download.file} again", now)
             attempt = phone.attempt = Attempt(download.version, attempt.path, begun=True)
-            self._undecided.setdefault(attempt.path, Undecided()).add(identity, now)
+            self._open_end(attempt.path, identity, now)
             self._count(phone)
         if len(attempt.files) < MAX_FILES:
             attempt.files.add(file)
@@ -351,6 +353,9 @@ class Histories:
         known = self._undecided.get(path)
         return known.count(now - KEPT_FOR) if known is not None else 0
 
+    def _open_end(self, path: str, identity: str, now: datetime) -> None:
+        self._undecided.setdefault(path, Undecided()).add(identity, now)
+
     def _known_end(self, path: str, identity: str) -> None:
         if known := self._undecided.get(path):
             known.drop(identity)
@@ -360,7 +365,7 @@ class Histories:
         if phone.counted != (phone.state, version):
             phone.counted = self.census.move(phone.counted, phone.state, version)
 
-    def _outcome(self, path: str, now: datetime, *, worked: bool) -> None:
+    def _outcome(self, path: str, now: datetime, *, worked: bool, identity: str = "") -> None:  # noqa: ARG002
         if path:
             self._outcomes.setdefault(path, Outcomes()).add(now, worked=worked)
 
@@ -388,6 +393,16 @@ class Histories:
             name for name in there if (attempt := self._phones[name].attempt) and attempt.version in {None, version}
         ]
         return on_their_way[0] if len(on_their_way) == 1 else None
+
+    def _asks(self, identity: str, now: datetime) -> None:  # noqa: ARG002
+        """A phone that asks again is done with what it was offered before."""
+        self._places.leave(identity)
+
+    def _moves(self, identity: str, before: str | None, address: str) -> None:
+        """A phone has another address now."""
+        if before is not None:
+            self._leave_address(before, identity)
+        self._by_address.setdefault(address, set()).add(identity)
 
     def _leave_address(self, address: str, identity: str) -> None:
         there = self._by_address.get(address, set())

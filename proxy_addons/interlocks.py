@@ -29,6 +29,7 @@ class Situation:
     history: Histories | None = field(default_factory=Histories)
     stopped: str = ""
     files: Callable[[Rule, Version], str | None] | None = None
+    unknown: str = ""  # why the history is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def phone_identity(plan: Plan) -> str | None:
 def known_history(plan: Plan) -> str | None:
     """What happened to the phone before must be known."""
     if plan.changes_version and plan.situation.history is None:
-        return "the history of the phones is not known"
+        return f"the history of the phones is not known: {plan.situation.unknown}".removesuffix(": ")
     return None
 
 

@@ -21,6 +21,7 @@ from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 from mitmproxy.master import Master
 from mitmproxy.proxy.server import ConnectionHandler
 
+from captures.database_url import DatabaseUrl, Place
 from proxy_addons import http1_guard
 from proxy_addons.addon import Upshim
 from proxy_addons.admin import Admin
@@ -47,7 +48,7 @@ class Launch:
     state: Path
     upstreams: Sequence[str] = ()
     rules: Path | None = None
-    record: Path | None = None
+    record: Place | None = None
     profile: Path | None = None
     pcap: Path | None = None
     dry_run: bool = False
@@ -92,7 +93,8 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             connection_strategy="lazy",
             http2=False,
             upshim_rules=as_option(launch.rules),
-            upshim_record=as_option(launch.record),
+            upshim_record=launch.record.secret if isinstance(launch.record, DatabaseUrl) else as_option(launch.record),
+            upshim_state=str(launch.state),
             upshim_store=launch.store,
             upshim_keep_days=launch.keep_days,
             upshim_keep_bytes=launch.keep_bytes,

@@ -28,12 +28,13 @@ def situation(
     now: datetime,
     stopped: str,
     files: Callable[[Rule, Version], str | None] | None = None,
+    unknown: str = "",
 ) -> Situation:
     """What to decide by, the check itself being part of the history already."""
     identity = identity_of(phone.mac, phone.serial, phone.address)
     if histories is not None and identity is not None:
         histories.checked(identity, now, version=phone.version, address=phone.address, status=phone.status)
-    return Situation(now, histories, stopped, files)
+    return Situation(now, histories, stopped, files, unknown)
 
 
 def decided(histories: Histories, phone: Phone, now: datetime, decision: Decision, *, dry_run: bool) -> None:
@@ -75,10 +76,16 @@ def answered(histories: Histories, exchange: Exchange) -> None:
 
 def fetching(histories: Histories, method: str, target: str, address: str, now: datetime) -> str | None:
     """A request begins; returns the phone's identity where it fetches a file of an update and can be told."""
+    version = fetched_version(method, target)
+    return None if version is None else histories.fetching(address, version, now)
+
+
+def fetched_version(method: str, target: str) -> Version | None:
+    """The version whose file a request fetches; None where it fetches none."""
     if method != "GET" or classify(target) is not Resource.FIRMWARE_FILE:
         return None
     try:
-        return histories.fetching(address, PackagePath.parse(target).version, now)
+        return PackagePath.parse(target).version
     except DissectError:
         return None
 
@@ -94,11 +101,16 @@ def fetched(histories: Histories, identity: str, exchange: Exchange) -> None:
 def rebuild(histories: Histories, exchanges: Iterable[Exchange]) -> None:
     """Feed a history with recorded exchanges, in the order they ended."""
     for exchange in exchanges:
-        _check_again(histories, exchange)
-        address = address_of(exchange.client)
-        identity = fetching(histories, exchange.request.method, exchange.request.target, address, exchange.started)
-        if identity is not None:
-            fetched(histories, identity, exchange)
+        again(histories, exchange)
+
+
+def again(histories: Histories, exchange: Exchange) -> None:
+    """Feed a history with one recorded exchange."""
+    _check_again(histories, exchange)
+    address = address_of(exchange.client)
+    identity = fetching(histories, exchange.request.method, exchange.request.target, address, exchange.started)
+    if identity is not None:
+        fetched(histories, identity, exchange)
 
 
 def address_of(endpoint: str) -> str:
@@ -125,6 +137,12 @@ def _check_again(histories: Histories, exchange: Exchange) -> None:
         rule, path = (str(decision[name] or "") if acts else "" for name in ("rule", "path"))
         histories.decided(identity, exchange.started, decision["action"], rule, path)
     answered(histories, exchange)
+
+
+def identity_in(exchange: Exchange) -> str | None:
+    """The phone that names itself in this exchange."""
+    check = next((fact for fact in exchange.facts if fact["fact"] == "update-check"), None)
+    return None if check is None else _identity(check, exchange)
 
 
 def _identity(check: Any, exchange: Exchange) -> str | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mitmproxy import http
 
@@ -26,7 +26,7 @@ class Collector:
     def __init__(self) -> None:
         self.exchange: Exchange | None = None
 
-    def add(self, exchange: Exchange, acknowledge: Acknowledge) -> None:
+    def add(self, exchange: Exchange, acknowledge: Acknowledge, uid: str | None = None) -> None:  # noqa: ARG002
         """Take an exchange."""
         self.exchange = exchange
         acknowledge(True)
@@ -40,6 +40,9 @@ class Collector:
 
     def finish(self, body: StreamedBody, sha256: str | None) -> None:
         """As above."""
+
+    def fetch(self, uid: str, fetch: Mapping[str, Any]) -> None:
+        """No database waits for it."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -87,7 +90,7 @@ class Replay:
         response, flow.response = flow.response, None
         self._upshim.requestheaders(flow)
         feed(flow.request)
-        self._upshim.request(flow)
+        await self._upshim.request(flow)
         flow.response = response
         if response is None:
             await self._upshim.error(flow)

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 
 from captures.recording import Recording
 from proxy_addons.failures import Failures
@@ -174,6 +175,6 @@ def undisturbed(read: Callable[[], Value | None]) -> Value | None:
     for _ in range(5):
         try:
             return read()
-        except (RuntimeError, LookupError):
+        except (RuntimeError, LookupError, SQLAlchemyError):
             continue
     return None

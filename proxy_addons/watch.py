@@ -8,6 +8,7 @@ from mitmproxy import http
 
 from captures.exchange import Body, Exchange, Headers
 from captures.facts import head_facts
+from captures.recording import new_uid
 from proxy_addons.flows import client_of, moment, moment_or_none, request_of, response_of, server_of
 from proxy_addons.rewriter import Checked, Edited
 from proxy_addons.streams import Hold, Tee
@@ -51,6 +52,7 @@ class Watch:
     checked: Checked | None = None
     problems: list[str] = field(default_factory=list)
     held: int = 0  # bytes its bodies may take of what all may take together
+    uid: str = field(default_factory=new_uid)
 
 
 def as_body(decoded: bytes | None, raw: bytes) -> Body:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from captures.database_url import DatabaseUrl, Place
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ROOT.parent / "shared" / "corpus"
@@ -29,6 +36,31 @@ def corpus() -> Path:
     if not CORPUS.is_dir():
         pytest.skip("the corpus is not beside the project")
     return CORPUS
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that all tests share: none may stop it."""
+    from tests.postgres import postgres_server  # needs the driver
+
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatabaseUrl:
+    """An empty database; what is kept beside it is in the test's folder."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return postgres.new_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where to record to: a folder, then a database."""
+    if request.param == "sqlite":
+        return tmp_path / "rec"
+    found: DatabaseUrl = request.getfixturevalue("database")
+    return found
 
 
 # The fixtures for users are there by themselves where upshim is installed; a bare checkout names them.

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from captures.database_url import Place
 from captures.errors import CaptureError
 from captures.items import CaptureSummary
 from captures.sources import ReadOptions
@@ -35,6 +36,6 @@ def exit_code(summary: CaptureSummary) -> int:
     return EXIT_PROBLEM if summary.damaged or summary.partial else EXIT_OK
 
 
-def size(path: Path) -> int | None:
-    """How many bytes will be read of a capture file, for a progress bar; None of a folder or a pipe."""
-    return path.stat().st_size if path.is_file() else None
+def size(path: Place) -> int | None:
+    """How many bytes will be read of a capture file, for a progress bar; None of a folder, a pipe or a database."""
+    return path.stat().st_size if isinstance(path, Path) and path.is_file() else None

@@ -25,6 +25,7 @@ from itertools import chain
 from pathlib import Path
 
 from captures.bodies import BodyFiles
+from captures.database_url import DatabaseUrl, Place, place_of
 from captures.errors import CaptureError
 from captures.exchange import Exchange
 from captures.items import CaptureSummary, Observation
@@ -42,8 +43,10 @@ NOT_HTTP = "DHCP, DNS and SIP messages"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("source", type=Path, metavar="IN", help="a capture of any kind, or a recording's folder")
-    parser.add_argument("target", type=Path, metavar="OUT", help="the file, or the folder of a new recording, to write")
+    parser.add_argument("source", type=place_of, metavar="IN", help="a capture of any kind, or a recording's folder")
+    parser.add_argument(
+        "target", type=place_of, metavar="OUT", help="the file, or the folder or database of a new recording, to write"
+    )
     parser.add_argument("--to", choices=TARGETS, help="the format of OUT, where its name does not tell")
     parser.add_argument(
         "--leg",
@@ -62,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
         raise UnusableInput(f"{args.target}: expected a name that tells the format ({_endings()}), or --to")
     if args.leg and kind != "pcap":
         raise UnusableInput("--leg: only a packet capture shows one side alone")
-    if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
+    if args.target == args.source or _same_file(args.target, args.source):
         raise UnusableInput(f"{args.target}: expected an output other than the input")
-    if not args.target.absolute().parent.is_dir():
+    if isinstance(args.target, Path) and not args.target.absolute().parent.is_dir():
         raise UnusableInput(f"{args.target}: expected a place in an existing folder")
     options = captures_in.with_secrets(args, ReadOptions())
     done = _Conversion()
@@ -93,7 +96,7 @@ def _convert(args: argparse.Namespace, kind: str, options: ReadOptions, done: _C
     with tempfile.TemporaryDirectory(prefix="upshim-") as spool, bar as progress:
         streamed = BodyFiles(Path(spool))
         folders = [streamed]
-        if is_recording(args.source):
+        if isinstance(args.source, Path) and is_recording(args.source):
             recording = args.source.parent if args.source.name == DATABASE else args.source
             folders.append(BodyFiles(recording / "bodies"))
         read = read_exchanges(args.source, replace(options, bodies=streamed, progress=progress.advance))
@@ -124,10 +127,18 @@ def _exchanges(items: Iterator[Item], done: _Conversion, *, secrets: bool) -> It
             done.not_kept[NOT_HTTP] += 1
 
 
+def _same_file(target: Place, source: Place) -> bool:
+    if isinstance(target, DatabaseUrl) or isinstance(source, DatabaseUrl):
+        return False
+    return target.exists() and source.exists() and target.samefile(source)
+
+
 @contextlib.contextmanager
-def _finished(target: Path, folder: bool) -> Iterator[Path]:
+def _finished(target: Place, folder: bool) -> Iterator[Place]:
     """Where to write: beside the target, which is put in its place once all went well; a pipe or a device as it is."""
-    if target.exists() and not target.is_file() and not (folder and target.is_dir()):
+    if isinstance(target, DatabaseUrl) or (
+        target.exists() and not target.is_file() and not (folder and target.is_dir())
+    ):
         yield target
         return
     if folder:

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from captures.bodies import BodyFiles
+from captures.database_url import place_of
 from captures.errors import CaptureError
 from captures.exchange import Exchange
 from captures.facts import facts_of
@@ -36,7 +37,9 @@ from tools.progress import Progress
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("captures", type=Path, nargs="*", metavar="CAPTURE", help="a capture file or a recording")
+    parser.add_argument(
+        "captures", type=place_of, nargs="*", metavar="CAPTURE", help="a capture file or a recording (folder or URL)"
+    )
     parser.add_argument("--interface", metavar="IF", help="listen on a network interface instead, until interrupted")
     parser.add_argument("--seconds", type=float, metavar="N", help="with --interface: stop after so long")
     parser.add_argument("--packets", type=int, metavar="N", help="with --interface: stop after so many")

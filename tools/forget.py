@@ -15,6 +15,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from captures.database_url import place_of
 from captures.errors import CaptureError
 from captures.forgetting import forget
 from captures.recording_folder import is_recording
@@ -25,7 +26,7 @@ from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--mac", required=True, help="the phone's MAC address, in any notation")
-    parser.add_argument("recording", type=Path, metavar="RECORDING")
+    parser.add_argument("recording", type=place_of, metavar="RECORDING")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     mac = normal_mac(args.mac)
     if mac is None:
         raise UnusableInput(f"--mac: expected a MAC address, found {args.mac!r}")
-    if not is_recording(args.recording):
+    if isinstance(args.recording, Path) and not is_recording(args.recording):
         raise UnusableInput(f"{args.recording}: not a recording")
     try:
         found = forget(args.recording, mac)

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from captures.audit import audit, entries_of
+from captures.database_url import place_of
 from captures.errors import CaptureError
 from captures.exchange import rfc3339
 from captures.journal import Entry, Fault
@@ -38,7 +38,7 @@ Identities = dict[str, tuple[str, str]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("what", choices=("verify", "show", "undo-report"))
-    parser.add_argument("recording", type=Path, metavar="RECORDING")
+    parser.add_argument("recording", type=place_of, metavar="RECORDING")
     parser.add_argument("--phone", metavar="MAC|SERIAL", help="entries of this phone only")
     parser.add_argument("--since", metavar="TIME", help="entries from this time on (ISO 8601; UTC where it names none)")
     parser.add_argument("--until", metavar="TIME", help="entries before this time")
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         with closing(Store.open(args.recording)) as store:
             if args.what == "verify":
-                return verify(args.recording, store, args.head, as_json=args.json)
+                return verify(store, args.head, as_json=args.json)
             identities = store.identities()
             wanted = pseudonyms(identities, args.phone)
             entries, faults = [], []
-            for entry in entries_of(args.recording):
+            for entry in entries_of(store):
                 if isinstance(entry, Fault):
                     faults.append(entry)
                 elif within(entry, wanted, since, until):
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
         raise UnusableInput(f"{args.recording}: an entry, whole by its hash, lacks a part: {error}") from error
 
 
-def verify(folder: Path, store: Store, head: str | None, *, as_json: bool) -> int:
+def verify(store: Store, head: str | None, *, as_json: bool) -> int:
     """Check the chain and hold it against the store."""
-    found = audit(entries_of(folder), store, head)
+    found = audit(entries_of(store), store, head)
     if as_json:
         print(json.dumps(found.to_json()))
     else:

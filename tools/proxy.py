@@ -3,6 +3,7 @@
 Examples:
   upshim proxy --upstream http://10.0.0.5 --listen 0.0.0.0:80 --record /var/lib/upshim/rec
   upshim proxy --upstream http://10.0.0.5 --rules rules.toml --record rec --dry-run
+  upshim proxy --upstream http://10.0.0.5 --rules rules.toml --record postgresql://upshim@db/upshim
 
 Everything that is not an update check streams through untouched. Without --rules nothing is changed at all.
 """
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captures.database_url import place_of
 from tools.errors import EXIT_OK, UnusableInput
 from tools.options import above_zero
 
@@ -35,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mode", choices=MODES, default="reverse", help="how phones reach upshim (default reverse)")
     parser.add_argument("--rules", type=Path, metavar="FILE", help="what to rewrite (TOML)")
-    parser.add_argument("--record", type=Path, metavar="DIR", help="record every exchange into this folder")
+    parser.add_argument(
+        "--record",
+        type=place_of,
+        metavar="DIR|URL",
+        help="record every exchange into this folder, or this PostgreSQL database that several shims may share",
+    )
     parser.add_argument(
         "--store", choices=("full", "no-bodies", "no-headers"), default="full", help="what is recorded (default full)"
     )
@@ -51,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="while this file exists nothing is rewritten (SIGUSR1 switches too)",
     )
     parser.add_argument("--body-limit", type=int, metavar="BYTES", help="decode update checks up to this size")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="where certificates are kept")
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="where certificates are kept, and what waits for a database"
+    )
     parser.add_argument("--admin", metavar="HOST:PORT", help="serve /health and /metrics here (default: nowhere)")
     parser.add_argument("--admin-token", type=Path, metavar="FILE", help="token that --admin asks for")
     parser.add_argument("--health", metavar="PATH", help="path of a load balancer's check (default /__upshim/health)")

@@ -19,6 +19,7 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
+from captures.database_url import Place, place_of
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Headers, Request, Response
 from captures.items import CaptureSummary
@@ -34,7 +35,7 @@ HOLD = 16 << 20  # a request body up to this size is sent again
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("capture", type=Path, metavar="CAPTURE", help="a capture file or a recording")
+    parser.add_argument("capture", type=place_of, metavar="CAPTURE", help="a capture file or a recording")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--rules", type=Path, metavar="FILE", help="show what these rules would have changed")
     what.add_argument("--to", metavar="URL", help="send the requests to this server")
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 class Source:
     """The capture. Its account is had once its exchanges are gone through."""
 
-    def __init__(self, path: Path, options: ReadOptions) -> None:
+    def __init__(self, path: Place, options: ReadOptions) -> None:
         self._path = path
         self._options = options
         self._summary: CaptureSummary | None = None

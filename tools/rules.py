@@ -26,6 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from captures.database_url import place_of
 from captures.exchange import rfc3339
 from captures.phones import exchanges_of_phones
 from captures.store import Store, StoreError
@@ -34,6 +35,7 @@ from dissectors.version import Version
 from proxy_addons.history import KEPT_FOR, Histories, identity_of
 from proxy_addons.interlocks import INTERLOCKS
 from proxy_addons.kill_switch import why_file
+from proxy_addons.ledger import StoredHistories
 from proxy_addons.packages import files_of, package_url
 from proxy_addons.phone import Phone, same
 from proxy_addons.phone_events import rebuild
@@ -65,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("vendor", "revision", "locale", "device-type", "serial", "address"):
         explain.add_argument(f"--{name}")
     explain.add_argument("--at", metavar="TIME", help="ISO 8601, local unless it names a zone (default now)")
-    explain.add_argument("--record", type=Path, metavar="DIR", help="recording that tells the phones' history")
+    explain.add_argument("--record", type=place_of, metavar="DIR|URL", help="recording that tells the phones' history")
     explain.add_argument("--upstream", metavar="URL", help="update server to ask whether the files are there")
     explain.add_argument("--kill-switch", type=Path, metavar="FILE", help="the proxy's own --kill-switch")
     explain.add_argument("--admin", metavar="HOST:PORT", help="the proxy's own --admin: asked whether it is stopped")
@@ -222,10 +224,12 @@ def situation_of(args: argparse.Namespace) -> Situation:
     if args.record is not None:
         try:
             store = Store.open(args.record)
-            rebuild(histories, exchanges_of_phones(store, now - KEPT_FOR))
+            if store.folded:
+                histories = StoredHistories(store.engine)
+            else:
+                rebuild(histories, exchanges_of_phones(store, now - KEPT_FOR))
         except StoreError as error:
             raise UnusableInput(str(error)) from error
-        store.close()
     return Situation(now, histories, stopped_of(args), files_look(args.upstream))
 
 

@@ -146,21 +146,29 @@ def test_when_it_is_time() -> None:
     assert not Keep()
 
 
-def as_version_1(folder: Path) -> None:
+SINCE_3 = ("phones", "outcomes", "undecided", "places", "reservations")
+SINCE_2 = ("body_uses", "identities", "state")
+
+
+def as_version(version: int, folder: Path) -> None:
     with sqlite3.connect(folder / DATABASE) as old:
-        for table in ("body_uses", "identities", "state"):
+        old.execute("DROP INDEX exchanges_by_uid")
+        for column in ("client_mac", "uid"):
+            old.execute(f"ALTER TABLE exchanges DROP COLUMN {column}")
+        for table in (*SINCE_3, *(SINCE_2 if version < 2 else ())):
             old.execute(f"DROP TABLE {table}")
-        old.execute("PRAGMA user_version=1")
+        old.execute(f"PRAGMA user_version={version}")
     old.close()
 
 
-def test_an_older_recording_is_read_as_it_is_and_brought_up_to_date_by_a_writer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_recording_is_read_as_it_is_and_brought_up_to_date_by_a_writer(tmp_path: Path, version: int) -> None:
     store = Store.create(tmp_path)
     encoded = replace(an_exchange(), request=Request("POST", "/", body=Body.of(b"plain", b"packed")))
     keep(store, with_body(b"one"), encoded, an_exchange())
     uses = list_uses(tmp_path)
     store.close()
-    as_version_1(tmp_path)
+    as_version(version, tmp_path)
     reader = Store.open(tmp_path)
     assert len(list(reader.exchanges())) == 3
     assert (reader.identities(), reader.expired_through()) == ({}, 0)
@@ -168,7 +176,9 @@ def test_an_older_recording_is_read_as_it_is_and_brought_up_to_date_by_a_writer(
     writer = Store.create(tmp_path)
     assert list_uses(tmp_path) == uses
     assert len(uses) == 3
-    assert writer.add([an_exchange()]) == [4]
+    assert writer.add([replace(an_exchange(), client_mac="00:04:f2:00:01:76")], ["its name"]) == [4]
+    assert writer.add([an_exchange()], ["its name"]) == [4], "under one name it is written once"
+    assert [exchange.client_mac for exchange in writer.exchanges()] == ["", "", "", "00:04:f2:00:01:76"]
     writer.close()
 
 

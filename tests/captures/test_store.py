@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from captures.database_url import Place
 from captures.exchange import Body, Exchange, Request, Response
 from captures.items import CaptureSummary
 from captures.recording_folder import DATABASE
 from captures.sources import ReadOptions, read_exchanges
-from captures.store import Store, StoreError, read
+from captures.store import Store, StoreError
+from captures.store_reader import read
 
 LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\0"), max_size=20)
 HEADERS = st.lists(st.tuples(LATIN, LATIN), max_size=4).map(tuple)
@@ -30,6 +33,7 @@ EXCHANGES = st.builds(
     index=st.just(0),
     client=LATIN,
     server=LATIN,
+    client_mac=LATIN,
     started=TIMES,
     ended=TIMES,
     request=REQUESTS,
@@ -52,22 +56,27 @@ def an_exchange(problem: str = "") -> Exchange:
 
 
 @given(st.lists(EXCHANGES, min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_an_exchange_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, exchanges: list[Exchange]) -> None:
-    folder = tmp_path_factory.mktemp("store")
-    store = Store.create(folder)
-    indexes = store.add(exchanges)
-    found = list(store.exchanges())
-    store.close()
-    assert [exchange.index for exchange in found] == indexes == list(range(1, len(exchanges) + 1))
-    expected = [exchange.to_json() | {"capture": str(folder), "index": n} for n, exchange in enumerate(exchanges, 1)]
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+def test_an_exchange_comes_back_as_it_was(place: Place, exchanges: list[Exchange]) -> None:
+    with closing(Store.create(place)) as store:
+        last = max((exchange.index for exchange in store.exchanges()), default=0)
+        indexes = store.add(exchanges)
+        found = list(store.exchanges(after=last))
+    assert [exchange.index for exchange in found] == indexes == list(range(last + 1, last + len(exchanges) + 1))
+    expected = [
+        exchange.to_json() | {"capture": str(place), "index": n} for n, exchange in enumerate(exchanges, last + 1)
+    ]
     assert [exchange.to_json() for exchange in found] == expected
 
 
-def test_reading_works_while_the_recording_grows(tmp_path: Path) -> None:
-    writer = Store.create(tmp_path / "rec")
+def test_reading_works_while_the_recording_grows(place: Place) -> None:
+    writer = Store.create(place)
     writer.add([an_exchange("one")])
-    reader = Store.open(tmp_path / "rec")
+    reader = Store.open(place)
     reading = reader.exchanges()
     assert next(reading).problems == ("one",)
     writer.add([an_exchange("two")])
@@ -77,8 +86,8 @@ def test_reading_works_while_the_recording_grows(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_two_writers_share_a_recording(tmp_path: Path) -> None:
-    one, two = Store.create(tmp_path), Store.create(tmp_path)
+def test_two_writers_share_a_recording(place: Place) -> None:
+    one, two = Store.create(place), Store.create(place)
     for number in range(10):
         (one if number % 2 else two).add([an_exchange(str(number))])
     assert [exchange.problems for exchange in one.exchanges()] == [(str(number),) for number in range(10)]

@@ -32,7 +32,7 @@ def check_flow() -> http.HTTPFlow:
 
 async def pass_through(upshim: Upshim, flow: http.HTTPFlow) -> None:
     upshim.requestheaders(flow)
-    upshim.request(flow)
+    await upshim.request(flow)
     upshim.responseheaders(flow)
     await upshim.response(flow)
 

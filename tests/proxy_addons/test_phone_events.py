@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from mitmproxy import http
 from mitmproxy.log import MitmLogHandler
 from mitmproxy.test import taddons, tflow
 
+from captures.database_url import DatabaseUrl, Place
 from captures.store import Store
 from proxy_addons.addon import Upshim
-from proxy_addons.history import DAY, PhoneHistory
-from proxy_addons.phone_events import address_of
+from proxy_addons.history import DAY, Histories, PhoneHistory
+from proxy_addons.phone_events import address_of, rebuild
 from tests.bodies import CHECK_TARGET, INTERIM, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
+from tests.captures.test_store import an_exchange
 
 FIRMWARE = f"/DeviceUpdateFiles_Int/UCPhone/Polycom/CX700/A/ENU/{INTERIM}/CPE/"
 NAME = "mac:00:04:f2:00:01:76"
@@ -72,7 +74,7 @@ async def passed(upshim: Upshim, flow: http.HTTPFlow, *, cut: bool = False) -> h
     assert flow.response is not None
     flow.response.timestamp_start = flow.response.timestamp_end = now
     upshim.requestheaders(flow)
-    upshim.request(flow)
+    await upshim.request(flow)
     upshim.responseheaders(flow)
     stream = flow.response.stream
     if callable(stream):
@@ -103,14 +105,12 @@ def rules(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def present(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock of these tests is a made-up one: nothing is too old to be read again."""
-    monkeypatch.setattr("proxy_addons.addon.KEPT_FOR", timedelta(days=10_000))
+def recorded_to(place: Place) -> str:
+    return place.secret if isinstance(place, DatabaseUrl) else str(place)
 
 
-def test_a_limit_survives_a_restart(rules: Path, tmp_path: Path) -> None:
-    options = {"upshim_rules": str(rules), "upshim_record": str(tmp_path / "rec")}
+def test_a_limit_survives_a_restart(rules: Path, place: Place) -> None:
+    options = {"upshim_rules": str(rules), "upshim_record": recorded_to(place)}
 
     async def first(upshim: Upshim) -> None:
         assert offered(await check(upshim))
@@ -126,8 +126,8 @@ def test_a_limit_survives_a_restart(rules: Path, tmp_path: Path) -> None:
     in_mitmproxy(second, **options)
 
 
-def test_the_history_built_again_is_the_one_that_was_fed(rules: Path, tmp_path: Path) -> None:
-    options = {"upshim_rules": str(rules), "upshim_record": str(tmp_path / "rec")}
+def test_the_history_kept_is_the_one_that_was_fed_and_the_one_built_again(rules: Path, place: Place) -> None:
+    options = {"upshim_rules": str(rules), "upshim_record": recorded_to(place)}
     lived: list[dict[str, Any]] = []
 
     async def life(upshim: Upshim) -> None:
@@ -159,30 +159,35 @@ def test_the_history_built_again_is_the_one_that_was_fed(rules: Path, tmp_path: 
 
     in_mitmproxy(life, **options)
     in_mitmproxy(again, **options)
+    rebuilt = Histories()
+    with closing(Store.open(place)) as store:
+        rebuild(rebuilt, store.exchanges())
+    assert rebuilt.get(NAME).to_json() == lived[0]
 
 
-def test_a_history_that_cannot_be_read_means_no_offer_and_traffic_flows(
-    rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_history_that_is_not_known_means_no_offer_and_traffic_flows(
+    rules: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
-        raise OSError("the disk is gone")
-
-    monkeypatch.setattr(Store, "exchanges", broken)
-    options = {"upshim_rules": str(rules), "upshim_record": str(tmp_path / "rec")}
+    options = {"upshim_rules": str(rules), "upshim_record": recorded_to(place)}
 
     async def one(upshim: Upshim) -> None:
-        await check(upshim)
+        assert offered(await check(upshim))
 
     async def other(upshim: Upshim) -> None:
-        assert upshim.histories is None
         flow = await check(upshim)
         assert flow.response is not None
         assert flow.response.content == answer_body()
         await fetch(upshim, "CPE.nbt")
 
     in_mitmproxy(one, **options)
-    in_mitmproxy(other, **options)
-    assert "nothing is offered to any phone" in caplog.text
+    with closing(Store.create(place)) as store:
+        store.add([an_exchange()])  # by whoever does not keep the history
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "fold_rest", lambda *_: False)  # not yet
+        in_mitmproxy(other, **options)
+    with closing(Store.open(place)) as store:
+        reasons = [fact["reason"] for one in store.exchanges() for fact in one.facts if fact["fact"] == "decision"]
+    assert "known_history" in reasons[-1]
 
 
 def test_what_the_server_offers_after_a_report_counts(rules: Path) -> None:

@@ -17,7 +17,8 @@ from captures.journal_file import JOURNAL
 from captures.recording import Recording
 from captures.recording_folder import DATABASE
 from captures.retention import Keep
-from captures.store import Store, with_bodies
+from captures.store import Store
+from captures.store_reader import with_bodies
 from tests.captures.test_journal import CHECK, DECISION, a_decision
 from tests.captures.test_journal_file import add
 from tests.captures.test_store import an_exchange

@@ -1,0 +1,166 @@
+"""The two databases a recording may be in, behind SQLAlchemy: what differs stands here and in schema.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from captures.database_url import DatabaseUrl
+from captures.errors import CaptureError
+
+UNWATCHED = 60  # seconds; who may take longer than that is not in a hurry
+CONNECT_WITHIN = 3  # seconds; libpq takes no less than 2
+NO_DRIVER = "PostgreSQL needs the driver psycopg: pip install 'upshim[postgres]'"
+
+
+class StoreError(CaptureError):
+    """A folder or database that is not a recording, or not one that this version can read or write."""
+
+
+class Locks:
+    """Advisory locks on PostgreSQL, each held to the end of its transaction; SQLite has one writer at a time anyway."""
+
+    APPEND = "append"  # exchanges, journal and history are appended to in order
+
+    @staticmethod
+    def take(connection: sa.Connection, *names: str) -> None:
+        """Wait for a lock. Raises `SQLAlchemyError` where that takes too long."""
+        if is_shared(connection):
+            connection.execute(
+                sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": "\x1f".join(names)}
+            )
+
+
+def sqlite_engine(database: Path, *, writes: bool, within: float = 10) -> sa.Engine:
+    """The database of a folder; waits up to `within` seconds for other writers."""
+    # A writer takes the lock when it begins: the next index it reads is then its own. The driver would begin too late.
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(database)), connect_args={"timeout": within, "isolation_level": None}
+    )
+
+    def prepare(connection: Any, _record: object) -> None:
+        if writes:
+            connection.execute("PRAGMA journal_mode=WAL")
+        # With WAL a commit survives the process without an fsync; only power loss may take the last ones.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        # What is removed is overwritten: it may have been removed because somebody wanted it forgotten.
+        connection.execute("PRAGMA secure_delete=ON")
+
+    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+    sa.event.listen(engine, "connect", prepare)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def postgres_engine(place: DatabaseUrl, *, within: float = 30, connections: int = 5) -> sa.Engine:
+    """The database of a URL; a statement may take `within` seconds, waiting for a lock half of that.
+
+    Connects when it is first used. Raises `StoreError` where the URL is none or the driver is missing.
+    """
+    try:
+        url = sa.make_url(place.secret.replace("postgres://", "postgresql://", 1))
+        engine = sa.create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            isolation_level="READ COMMITTED",
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=within,
+            connect_args={
+                "connect_timeout": CONNECT_WITHIN,
+                "tcp_user_timeout": int(max(within, CONNECT_WITHIN) * 1000),
+                "application_name": "upshim",
+                "client_encoding": "utf8",
+            },
+        )
+    except ImportError as error:
+        raise StoreError(str(place), NO_DRIVER) from error
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise StoreError(str(place), "expected a URL such as postgresql://user@host/database") from error
+
+    def prepare(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET statement_timeout = {int(within * 1000)}")
+            cursor.execute(f"SET lock_timeout = {int(within * 500)}")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {int(max(within, 60) * 1000)}")
+        connection.commit()
+
+    sa.event.listen(engine, "connect", prepare)
+    if within < UNWATCHED:
+        _Watchdog(engine, within * 2)
+    return engine
+
+
+class _Watchdog:
+    """Cuts connections that are in use for too long: a server that hangs keeps no time limit of its own."""
+
+    def __init__(self, engine: sa.Engine, limit: float) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._since: dict[int, tuple[float, Any]] = {}
+        self._thread: threading.Thread | None = None
+        sa.event.listen(engine, "checkout", self._taken)
+        sa.event.listen(engine, "checkin", self._given_back)
+
+    def _taken(self, connection: Any, _record: object, _proxy: object) -> None:
+        with self._lock:
+            self._since[id(connection)] = (time.monotonic(), connection)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="upshim-watchdog", daemon=True)
+                self._thread.start()
+
+    def _given_back(self, connection: Any, _record: object) -> None:
+        with self._lock:
+            self._since.pop(id(connection), None)
+
+    def _watch(self) -> None:
+        idle = 0
+        while True:
+            time.sleep(self._limit / 4)
+            with self._lock:
+                idle = 0 if self._since else idle + 1
+                if idle > 40:
+                    self._thread = None
+                    return
+                late = time.monotonic() - self._limit
+                for since, connection in self._since.values():
+                    if since < late:
+                        _cut(connection)
+
+
+def _cut(connection: Any) -> None:
+    """End what waits for an answer on this connection, from another thread."""
+    import psycopg  # noqa: PLC0415 - only where there is a connection
+
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.shutdown(socket.SHUT_RDWR)
+
+
+def is_shared(connection: sa.Connection | sa.Engine) -> bool:
+    """Whether this is a PostgreSQL database."""
+    return connection.dialect.name == "postgresql"
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """An `INSERT` that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    return postgresql.insert(table) if is_shared(connection) else sqlite.insert(table)
+
+
+def reason(error: Exception) -> str:
+    """An error of a database in one line."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def is_poison(error: Exception) -> bool:
+    """Whether what was to be written is at fault, and would be at every attempt, rather than the database."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return isinstance(error, sa.exc.DataError | sa.exc.IntegrityError) and not error.connection_invalidated
+    return isinstance(error, sa.exc.StatementError | ValueError | TypeError)

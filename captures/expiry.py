@@ -1,0 +1,69 @@
+"""What of a recording's rows goes, and in which order: for age, for room, or because somebody wants it forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+
+import sqlalchemy as sa
+
+from captures.retention import Kept
+from captures.schema import BODY_USES, EXCHANGES, FACTS, STATE
+
+LAST_EXCHANGE = "last exchange"
+EXPIRED_THROUGH = "expired through"
+FOLDED = "folded"
+
+
+def highest(connection: sa.Connection) -> int:
+    """The highest index of an exchange ever given."""
+    present = connection.execute(sa.select(sa.func.coalesce(sa.func.max(EXCHANGES.c.id), 0))).scalar_one()
+    return max(int(present), number_of(connection, LAST_EXCHANGE))
+
+
+def number_of(connection: sa.Connection, name: str) -> int:
+    """A number of the recording's state; 0 where there is none."""
+    return connection.execute(sa.select(STATE.c.number).where(STATE.c.name == name)).scalar_one_or_none() or 0
+
+
+def set_number(connection: sa.Connection, name: str, number: int) -> None:
+    """Set a number of the recording's state."""
+    if not connection.execute(STATE.update().where(STATE.c.name == name).values(number=number)).rowcount:
+        connection.execute(STATE.insert().values(name=name, number=number))
+
+
+def remove_rows(connection: sa.Connection, which: Callable[[sa.ColumnElement[int]], sa.ColumnElement[bool]]) -> None:
+    """Remove exchanges and all that hangs on them."""
+    set_number(connection, LAST_EXCHANGE, highest(connection))
+    for index in (FACTS.c.exchange, BODY_USES.c.exchange, EXCHANGES.c.id):
+        connection.execute(index.table.delete().where(which(index)))
+
+
+def among(page: Sequence[int], index: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Whether an index is one of these."""
+    return index.in_(page)
+
+
+def newest_first(connection: sa.Connection) -> Iterator[Kept]:
+    """What each exchange takes."""
+    messages = (EXCHANGES.c[name] for name in ("request", "response", "rewritten_request", "rewritten_response"))
+    of_facts = sa.select(sa.func.coalesce(sa.func.sum(_length(FACTS.c.content)), 0))
+    size = sum(
+        (sa.func.coalesce(_length(message), 0) for message in messages),
+        of_facts.where(FACTS.c.exchange == EXCHANGES.c.id).scalar_subquery(),
+    )
+    rows = sa.select(EXCHANGES.c.id, sa.type_coerce(size, sa.Integer).label("size"))
+    rows = rows.order_by(EXCHANGES.c.id.desc())
+    uses = sa.select(BODY_USES).order_by(BODY_USES.c.exchange.desc())
+    bodies = groupby(connection.execute(uses), lambda use: use.exchange)
+    index, used = next(bodies, (0, iter(())))
+    for row in connection.execute(rows):
+        needed = {}
+        if index == row.id:
+            needed = {use.sha256: use.size for use in used}
+            index, used = next(bodies, (0, iter(())))
+        yield Kept(row.id, row.size, needed)
+
+
+def _length(column: sa.Column[object]) -> sa.Function[int]:
+    return sa.func.length(sa.cast(column, sa.Text))

@@ -1,0 +1,288 @@
+"""Decisions that use up a limit, made in a transaction: right for all shims that share a database, and over crashes.
+
+What a rule would do is decided twice. First as if nothing were known of the phone: history only ever holds a rule
+back, so what would not be done then is not done at all, and no database is asked. Otherwise it is decided again within
+a transaction that holds the locks of the limits it counts, and what it uses up is written as a reservation before
+anything is rewritten. The transaction that records the exchange turns the reservation into history. Where that never
+comes (a shim was killed), the reservation counts as an offer made.
+
+Whatever keeps the answer of the database away, within `DECIDE_WITHIN` seconds, means that nothing is offered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from captures.engines import Locks, insert, reason
+from captures.expiry import FOLDED, LAST_EXCHANGE
+from captures.recording import Recording
+from captures.rows import as_text, microseconds
+from captures.schema import EXCHANGES, OUTCOMES, PHONES, PLACES, RESERVATIONS, STATE, UNDECIDED
+from proxy_addons import phone_events
+from proxy_addons.census import MAX_VERSIONS, OTHER, Census, Label
+from proxy_addons.check import Check
+from proxy_addons.history import DAY, KEPT_FOR, OFFER_LEASE, Histories, PhoneHistory, identity_of
+from proxy_addons.phone import Phone
+from proxy_addons.rewriter import Checked
+from proxy_addons.rules import MAX_OUTCOMES_KEPT
+from proxy_addons.stored_history import FoldedHistories
+
+DECIDE_WITHIN = 1.0  # seconds a phone may wait for a decision
+WORKERS = 4
+MOST_WAITING = 64  # decisions; more than that and the database is too slow to be asked
+
+
+class NotKnown(Exception):
+    """What has happened to the phones is not all in the database."""
+
+
+class Deciding(FoldedHistories):
+    """What a decision asks for, counted under the locks that keep the counts right until the transaction ends."""
+
+    def __init__(self, connection: sa.Connection, identity: str) -> None:
+        """Wait for other decisions about this phone. Raises `NotKnown`, `SQLAlchemyError`."""
+        super().__init__(connection)
+        self._identity = identity
+        Locks.take(connection, "phone", identity)
+        folded = sa.select(STATE.c.number).where(STATE.c.name == FOLDED).scalar_subquery()
+        given = sa.select(STATE.c.number).where(STATE.c.name == LAST_EXCHANGE).scalar_subquery()
+        present = sa.select(sa.func.max(EXCHANGES.c.id)).scalar_subquery()
+        row = connection.execute(sa.select(folded, given, present)).one()
+        if (row[0] or 0) < max(row[1] or 0, row[2] or 0):
+            raise NotKnown("the history of the phones is still being read from the recording")
+        # Before the history: an offer that is recorded in between is counted twice rather than not at all.
+        query = sa.select(RESERVATIONS.c.path, RESERVATIONS.c.at).where(RESERVATIONS.c.identity == identity)
+        self._promised = connection.execute(query).all()
+        since = sa.select(UNDECIDED.c.path, UNDECIDED.c.at).where(UNDECIDED.c.identity == identity)
+        self._own = {row.path: row.at for row in connection.execute(since)}
+
+    def at(self, now: datetime) -> None:
+        """Count what is promised and not recorded yet as offers made within the day."""
+        if self._promised:
+            day = microseconds(now - DAY)
+            self._known(self._identity).pending = sum(one.at > day for one in self._promised)
+
+    def outcomes(self, path: str, now: datetime, span: timedelta) -> tuple[int, int]:
+        """As in `Histories`."""
+        # What this very check tells counts too, and for others at once.
+        self.keep_outcomes()
+        newest = sa.select(OUTCOMES.c.worked).where(
+            OUTCOMES.c.path == as_text(path), OUTCOMES.c.at > microseconds(now - span)
+        )
+        newest = newest.order_by(OUTCOMES.c.at.desc()).limit(MAX_OUTCOMES_KEPT)
+        worked = list(self._connection.execute(newest).scalars())
+        return worked.count(False), len(worked)
+
+    def undecided(self, path: str, now: datetime) -> int:
+        """As in `Histories`."""
+        path = as_text(path)
+        Locks.take(self._connection, "path", path)
+        after = microseconds(now - KEPT_FOR)
+        others = sa.union(
+            sa.select(UNDECIDED.c.identity).where(
+                UNDECIDED.c.path == path, UNDECIDED.c.at > after, UNDECIDED.c.identity != self._identity
+            ),
+            sa.select(RESERVATIONS.c.identity).where(
+                RESERVATIONS.c.path == path, RESERVATIONS.c.at > after, RESERVATIONS.c.identity != self._identity
+            ),
+        ).subquery()
+        count = int(self._connection.execute(sa.select(sa.func.count()).select_from(others)).scalar_one())
+        known_end = (path, self._identity) in self._open and self._open[path, self._identity] is None
+        own = not known_end and self._own.get(path, 0) > after
+        promised = any(one.path == path and one.at > after for one in self._promised)
+        return count + (own or promised)
+
+    def downloading(self, rule: str, now: datetime, besides: str | None = None) -> int:
+        """As in `Histories`."""
+        rule = as_text(rule)
+        Locks.take(self._connection, "rule", rule)
+        taken = sa.union(
+            sa.select(PLACES.c.identity).where(
+                PLACES.c.rule == rule, PLACES.c.until > microseconds(now), PLACES.c.identity != (besides or "")
+            ),
+            sa.select(RESERVATIONS.c.identity).where(
+                RESERVATIONS.c.rule == rule,
+                RESERVATIONS.c.at > microseconds(now - OFFER_LEASE),
+                RESERVATIONS.c.identity != (besides or ""),
+            ),
+        ).subquery()
+        return int(self._connection.execute(sa.select(sa.func.count()).select_from(taken)).scalar_one())
+
+    def keep_outcomes(self) -> None:
+        """Write how an attempt ended, as this check tells; the recording of it will find it there."""
+        if self._ends:
+            self._connection.execute(insert(self._connection, OUTCOMES).on_conflict_do_nothing(), self._ends)
+            self._ends = []
+
+    def reserve(self, uid: str, rule: str, path: str, now: datetime) -> None:
+        """Use up what an offer uses up."""
+        row = {"uid": uid, "identity": self._identity, "rule": as_text(rule), "path": as_text(path)}
+        self._connection.execute(RESERVATIONS.insert().values(**row, at=microseconds(now)))
+
+
+class StoredHistories(Histories):
+    """What the operator sees of the history in a database: each question is a short transaction of its own.
+
+    Raises `SQLAlchemyError`.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        super().__init__()
+        self._engine = engine
+        self.census: Census = StoredCensus(engine)
+
+    def get(self, identity: str | None) -> PhoneHistory:
+        """As in `Histories`."""
+        with self._engine.connect() as connection:
+            return FoldedHistories(connection).get(identity)
+
+    def outcomes(self, path: str, now: datetime, span: timedelta) -> tuple[int, int]:
+        """As in `Histories`."""
+        with self._engine.connect() as connection:
+            return _reading(connection).outcomes(path, now, span)
+
+    def undecided(self, path: str, now: datetime) -> int:
+        """As in `Histories`."""
+        with self._engine.connect() as connection:
+            return _reading(connection).undecided(path, now)
+
+    def downloading(self, rule: str, now: datetime, besides: str | None = None) -> int:
+        """As in `Histories`."""
+        with self._engine.connect() as connection:
+            return _reading(connection).downloading(rule, now, besides)
+
+    def __len__(self) -> int:
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(PHONES)).scalar_one())
+
+
+def _reading(connection: sa.Connection) -> Deciding:
+    deciding = Deciding.__new__(Deciding)
+    FoldedHistories.__init__(deciding, connection)
+    deciding._identity, deciding._promised, deciding._own = "", [], {}
+    return deciding
+
+
+class StoredCensus(Census):
+    """Counts phones where they are; the database has an index for it."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        super().__init__()
+        self._engine = engine
+        self._last: dict[Label, int] = {}
+
+    def counts(self) -> dict[Label, int]:
+        """Phones by state and version; the last ones known while the database is away."""
+        query = sa.select(PHONES.c.state, PHONES.c.version, sa.func.count()).group_by(PHONES.c.state, PHONES.c.version)
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execute(query).all()
+        except sa.exc.SQLAlchemyError:
+            return self._last
+        versions: dict[str, int] = {}
+        for _, version, count in rows:
+            versions[version] = versions.get(version, 0) + count
+        told = set(sorted(versions, key=lambda version: -versions[version])[:MAX_VERSIONS])
+        counts: dict[Label, int] = {}
+        for state, version, count in rows:
+            label = state, version if version in told else OTHER
+            counts[label] = counts.get(label, 0) + count
+        self._last = counts
+        return counts
+
+
+class Ledger:
+    """Decides for one recording. Its methods but `close` are for the event loop's thread."""
+
+    def __init__(self, recording: Recording) -> None:
+        """Raises `StoreError`."""
+        self._recording = recording
+        self._engine = recording.store.engine_within(DECIDE_WITHIN / 2)
+        # SQLite has one writer at a time, whoever waits.
+        self._workers = ThreadPoolExecutor(WORKERS if recording.store.shared else 1, "upshim-ledger")
+        self._waiting = 0
+        self._reading = recording.store.engine_within(DECIDE_WITHIN, writes=False)
+        self.histories = StoredHistories(self._reading)
+
+    async def decide(self, uid: str, check: Check) -> Checked:
+        """The decision about a check, and its reservation. Without an answer nothing is offered."""
+        why = self._why_not()
+        if not why:
+            abandoned = threading.Event()
+            self._waiting += 1
+            future = self._workers.submit(self._decide, uid, check, abandoned)
+            try:
+                return await asyncio.wait_for(asyncio.wrap_future(future), DECIDE_WITHIN)
+            except TimeoutError:
+                why = f"the database did not answer within {DECIDE_WITHIN:g} s"
+            except (NotKnown, sa.exc.SQLAlchemyError) as error:
+                why = reason(error)
+            finally:
+                abandoned.set()
+                self._waiting -= 1
+        return check.unknown(why)
+
+    def decide_now(self, uid: str, check: Check) -> Checked:
+        """The same where nothing can be awaited: only a database of this machine is asked, and briefly."""
+        why = self._why_not()
+        if not why and self._recording.store.shared:
+            why = "a chunked check cannot wait for the database"
+        if not why:
+            abandoned = threading.Event()
+            try:
+                return self._workers.submit(self._decide, uid, check, abandoned).result(DECIDE_WITHIN / 4)
+            except TimeoutError:
+                why = "the database is busy"
+            except (NotKnown, sa.exc.SQLAlchemyError) as error:
+                why = reason(error)
+            finally:
+                abandoned.set()
+        return check.unknown(why)
+
+    def fetching(self, uid: str, method: str, target: str, address: str, now: datetime) -> None:
+        """A request begins; where it fetches a file of an update, its phone keeps its place until the file ends."""
+        version = phone_events.fetched_version(method, target)
+        if version is not None:
+            fetch = {"address": address, "version": str(version), "at": microseconds(now)}
+            self._recording.fetch(uid, fetch)
+
+    def _why_not(self) -> str:
+        if self._waiting >= MOST_WAITING:
+            return "too many decisions wait for the database"
+        return self._recording.behind
+
+    def _decide(self, uid: str, check: Check, abandoned: threading.Event) -> Checked:
+        if abandoned.is_set():
+            raise NotKnown("too late")
+        with self._engine.connect() as connection, closing(connection.begin()) as transaction:
+            found: list[Deciding] = []
+
+            def find(phone: Phone) -> Histories:
+                identity = identity_of(phone.mac, phone.serial, phone.address)
+                histories = Deciding(connection, identity or "")
+                histories.at(check.at)
+                found.append(histories)
+                return histories
+
+            checked = check.by(find)
+            rule = checked.decision.rule
+            for histories in found:
+                histories.keep_outcomes()
+                if check.may_act(checked) and rule is not None and not check.dry_run:
+                    histories.reserve(uid, rule.name, rule.path.name if rule.path else "", check.at)
+            if abandoned.is_set():
+                raise NotKnown("too late")
+            transaction.commit()
+            return checked
+
+    def close(self) -> None:
+        """Let go; decisions that are still waited for come to nothing."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
+        self._reading.dispose()

@@ -1,0 +1,281 @@
+"""The history of the phones kept in a recording's database: the logic of history.py over rows instead of memory.
+
+`PhoneProjection` folds every exchange into it, in the transaction that records the exchange; so it is, at any moment
+and after any crash, what the recording tells, and a start reads nothing again. Rows are loaded for the phones that
+exchanges are about, and written back at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from captures.engines import insert
+from captures.rows import as_text, microseconds, moment_of
+from captures.schema import OUTCOMES, PHONES, PLACES, RESERVATIONS, UNDECIDED
+from captures.store import Recorded
+from dissectors import DissectError
+from dissectors.version import Version
+from proxy_addons import phone_events
+from proxy_addons.fleet_counts import Places
+from proxy_addons.history import KEPT_FOR, MAX_PHONES, OFFER_LEASE, Histories, PhoneHistory
+from proxy_addons.history_rows import from_row, to_row
+
+FETCH_LEASE = timedelta(hours=6)  # a download whose end nobody tells holds its place for so long
+PHONE_FACTS = frozenset({"update-check", "firmware-fetch"})
+
+
+class PlaceRows(Places):
+    """The places of some phones, loaded beforehand; `uid` is that of the exchange being folded."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        super().__init__()
+        self.uid = ""
+        self._connection = connection
+        self._offered: dict[str, tuple[str, int, int]] = {}  # identity -> rule, granted, until
+        self._fetches: dict[str, dict[str, int]] = {}  # identity -> uid -> granted
+        self._loaded: set[str] = set()
+        self._changed: set[str] = set()
+        self._gone: list[tuple[str, str]] = []
+
+    def load(self, identities: Iterable[str]) -> None:
+        """Load what is not loaded yet."""
+        wanted = [identity for identity in identities if identity not in self._loaded]
+        if not wanted:
+            return
+        self._loaded.update(wanted)
+        for row in self._connection.execute(sa.select(PLACES).where(PLACES.c.identity.in_(wanted))):
+            if row.uid:
+                self._fetches.setdefault(row.identity, {})[row.uid] = row.granted
+            else:
+                self._offered[row.identity] = (row.rule, row.granted, row.until)
+
+    def take(self, identity: str, rule: str, until: datetime, now: datetime) -> None:
+        """A phone takes a place."""
+        self.load([identity])
+        self._offered[identity] = (as_text(rule), microseconds(now), microseconds(until))
+        self._changed.add(identity)
+
+    def begin(self, identity: str) -> None:
+        """Known since the download began: `PhoneProjection.began`."""
+
+    def end(self, identity: str, until: datetime) -> None:
+        """A file has ended."""
+        self.load([identity])
+        if self.uid:
+            self._fetches.get(identity, {}).pop(self.uid, 0)
+            self._gone.append((identity, self.uid))
+        if place := self._offered.get(identity):
+            self._offered[identity] = (*place[:2], microseconds(until))
+            self._changed.add(identity)
+
+    def asks(self, identity: str, now: datetime) -> None:
+        """A phone asks again: a download that began long ago and never ended is over, whatever became of its shim."""
+        self.load([identity])
+        long_ago = microseconds(now - OFFER_LEASE)
+        for uid, granted in list(self._fetches.get(identity, {}).items()):
+            if granted < long_ago:
+                del self._fetches[identity][uid]
+                self._gone.append((identity, uid))
+
+    def leave(self, identity: str) -> None:
+        """A phone gives up its place, unless it is fetching."""
+        self.load([identity])
+        if not self._fetches.get(identity) and identity in self._offered:
+            del self._offered[identity]
+            self._changed.add(identity)
+
+    def flush(self) -> None:
+        """Write what has changed."""
+        execute = self._connection.execute
+        gone = [*self._gone, *((identity, "") for identity in self._changed - self._offered.keys())]
+        if gone:
+            both = (PLACES.c.identity == sa.bindparam("a")) & (PLACES.c.uid == sa.bindparam("b"))
+            execute(PLACES.delete().where(both), [{"a": identity, "b": uid} for identity, uid in sorted(set(gone))])
+        rows = []
+        for identity in sorted(self._changed & self._offered.keys()):
+            rule, granted, until = self._offered[identity]
+            rows.append({"identity": identity, "uid": "", "rule": rule, "granted": granted, "until": until})
+        _upsert(self._connection, PLACES, rows, ("identity", "uid"))
+        self._changed, self._gone = set(), []
+
+
+class FoldedHistories(Histories):
+    """Histories within one transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        super().__init__()
+        self._connection = connection
+        self._rows = self._places = PlaceRows(connection)
+        self._absent: set[str] = set()
+        self._dirty: set[str] = set()
+        self._ends: list[dict[str, Any]] = []
+        self._open: dict[tuple[str, str], int | None] = {}  # path and identity -> since when; None: no longer
+
+    def load(self, identities: Iterable[str]) -> None:
+        """Load what is known of these phones at once."""
+        wanted = [name for name in set(identities) if name not in self._phones and name not in self._absent]
+        if wanted:
+            self._absent.update(wanted)
+            query = sa.select(PHONES.c.identity, PHONES.c.history).where(PHONES.c.identity.in_(wanted))
+            for row in self._connection.execute(query):
+                self._phones[row.identity] = from_row(row.identity, row.history)
+            self._absent.difference_update(self._phones)
+        self._rows.load(wanted)
+
+    def fold(self, one: Recorded) -> None:
+        """Fold one exchange."""
+        self._rows.uid = one.uid or ""
+        phone_events.again(self, one.exchange)
+
+    def flush(self) -> None:
+        """Write what has changed."""
+        self._flush_phones()
+        self._rows.flush()
+        if self._ends:
+            self._connection.execute(insert(self._connection, OUTCOMES).on_conflict_do_nothing(), self._ends)
+        closed = [{"a": path, "b": name} for (path, name), since in sorted(self._open.items()) if since is None]
+        if closed:
+            both = (UNDECIDED.c.path == sa.bindparam("a")) & (UNDECIDED.c.identity == sa.bindparam("b"))
+            self._connection.execute(UNDECIDED.delete().where(both), closed)
+        opened = [{"path": path, "identity": name, "at": at} for (path, name), at in sorted(self._open.items()) if at]
+        if opened:
+            self._connection.execute(insert(self._connection, UNDECIDED).on_conflict_do_nothing(), opened)
+        self._ends, self._open = [], {}
+
+    def _flush_phones(self) -> None:
+        rows = []
+        for identity in sorted(self._dirty):
+            phone = self._phones[identity]
+            attempt = phone.attempt
+            rows.append(
+                {
+                    "identity": identity,
+                    "address": phone.addresses[-1][1] if phone.addresses else None,
+                    "attempt": None if attempt is None else str(attempt.version or ""),
+                    "last_seen": microseconds(phone.last_seen) if phone.last_seen else 0,
+                    "state": phone.state,
+                    "version": str(phone.version or "unknown"),
+                    "history": to_row(phone),
+                }
+            )
+        _upsert(self._connection, PHONES, rows, ("identity",))
+        self._dirty = set()
+
+    # Where history.py has a dictionary.
+
+    def _find(self, identity: str) -> PhoneHistory | None:
+        self.load([identity])
+        return self._phones.get(identity)
+
+    def _known(self, identity: str) -> PhoneHistory:
+        phone = self._find(identity)
+        if phone is None:
+            phone = self._phones[identity] = PhoneHistory(identity)
+            self._absent.discard(identity)
+        self._dirty.add(identity)
+        return phone
+
+    def _count(self, phone: PhoneHistory) -> None:
+        """Counted by the database."""
+
+    def _moves(self, identity: str, before: str | None, address: str) -> None:
+        """The database has an index."""
+
+    def _asks(self, identity: str, now: datetime) -> None:
+        self._rows.asks(identity, now)
+        self._rows.leave(identity)
+
+    def _who(self, address: str, version: Version) -> str | None:
+        self._flush_phones()
+        there = sa.select(PHONES.c.identity).where(PHONES.c.address == address).limit(2)
+        found = list(self._connection.execute(there).scalars())
+        if len(found) > 1:
+            found = list(self._connection.execute(there.where(PHONES.c.attempt.in_([str(version), ""]))).scalars())
+        return found[0] if len(found) == 1 else None
+
+    def _open_end(self, path: str, identity: str, now: datetime) -> None:
+        key = as_text(path), identity
+        if self._open.get(key) is None:
+            # One that was closed in this very transaction, and before, begins anew.
+            if key in self._open:
+                both = (UNDECIDED.c.path == key[0]) & (UNDECIDED.c.identity == identity)
+                self._connection.execute(UNDECIDED.delete().where(both))
+            self._open[key] = microseconds(now)
+
+    def _known_end(self, path: str, identity: str) -> None:
+        self._open[as_text(path), identity] = None
+
+    def _outcome(self, path: str, now: datetime, *, worked: bool, identity: str = "") -> None:
+        if path:
+            self._ends.append({"identity": identity, "at": microseconds(now), "path": as_text(path), "worked": worked})
+
+
+class PhoneProjection:
+    """Keeps the history of the phones in step with the exchanges recorded."""
+
+    def fold(self, connection: sa.Connection, recorded: Sequence[Recorded]) -> None:
+        """Fold exchanges that are being recorded, and end the reservations that were made for them."""
+        about = [one for one in recorded if any(fact["fact"] in PHONE_FACTS for fact in one.exchange.facts)]
+        histories = FoldedHistories(connection)
+        histories.load(filter(None, (phone_events.identity_in(one.exchange) for one in about)))
+        for one in about:
+            histories.fold(one)
+        histories.flush()
+        uids = [one.uid for one in about if one.uid]
+        if uids:
+            connection.execute(RESERVATIONS.delete().where(RESERVATIONS.c.uid.in_(uids)))
+
+    @property
+    def reaches_back(self) -> timedelta:
+        """How old an exchange may be to matter."""
+        return KEPT_FOR
+
+    def tidy(self, connection: sa.Connection) -> None:
+        """Remove what no limit asks for any more."""
+        prune(connection)
+
+    def began(self, connection: sa.Connection, uid: str, fetch: Mapping[str, Any]) -> None:
+        """A phone with a place fetches a file: it keeps the place until the file has ended."""
+        try:
+            version = Version.parse(fetch["version"])
+            at = moment_of(fetch["at"])
+        except (DissectError, KeyError, TypeError):
+            return
+        identity = FoldedHistories(connection)._who(fetch["address"], version)
+        if identity is None:
+            return
+        live = sa.select(PLACES.c.rule).where(
+            PLACES.c.identity == identity, PLACES.c.uid == "", PLACES.c.until > microseconds(at)
+        )
+        promised = sa.select(RESERVATIONS.c.rule).where(
+            RESERVATIONS.c.identity == identity, RESERVATIONS.c.at > microseconds(at - OFFER_LEASE)
+        )
+        rule = connection.execute(sa.union_all(live, promised).limit(1)).scalar_one_or_none()
+        if rule is not None:
+            until = microseconds(at + FETCH_LEASE)
+            row = {"identity": identity, "uid": uid, "rule": rule, "granted": microseconds(at), "until": until}
+            connection.execute(insert(connection, PLACES).on_conflict_do_nothing(), [row])
+
+
+def prune(connection: sa.Connection, most: int = MAX_PHONES) -> None:
+    """Remove what is long ago, counted from the phone seen last, and the phones above a number."""
+    newest = connection.execute(sa.select(sa.func.max(PHONES.c.last_seen))).scalar_one_or_none()
+    if newest is None:
+        return
+    old = newest - KEPT_FOR // timedelta(microseconds=1)
+    kept = sa.select(PHONES.c.last_seen).order_by(PHONES.c.last_seen.desc()).offset(most).limit(1)
+    beyond = connection.execute(kept).scalar_one_or_none()
+    connection.execute(PHONES.delete().where(PHONES.c.last_seen <= max(old, -1 if beyond is None else beyond)))
+    for column in (OUTCOMES.c.at, UNDECIDED.c.at, RESERVATIONS.c.at, PLACES.c.until):
+        connection.execute(column.table.delete().where(column < old))
+
+
+def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], key: Sequence[str]) -> None:
+    if rows:
+        row = insert(connection, table)
+        update = {name: row.excluded[name] for name in rows[0] if name not in key}
+        connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=update), rows)
