@@ -128,7 +128,7 @@ def _request(request: http.Request, body: Body) -> Request:
     target = request.path
     if request.method == "CONNECT":
         target = request.authority or endpoint(request.host, request.port)
-    elif version not in {"1.0", "1.1", "0.9"}:
+    elif version not in {"1.0", "1.1", "0.9", ""}:
         # RFC 9113 section 8.3.1: written as HTTP/1.1, the :authority is the Host.
         if header(headers, "host") is None:
             usual = {"http": HTTP, "https": HTTPS}.get(request.scheme)
@@ -140,7 +140,9 @@ def _request(request: http.Request, body: Body) -> Request:
 
 
 def _headers(message: http.Message) -> Headers:
-    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in message.headers.fields)
+    fields = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in message.headers.fields)
+    # Old files have the pseudo-header fields of HTTP/2 among the others.
+    return tuple((name, value) for name, value in fields if not name.startswith(":"))
 
 
 def _body(message: http.Message, kept: object, side: str, problems: list[str]) -> Body:

@@ -92,7 +92,7 @@ def _exchange(entry: object, capture: str, index: int) -> Exchange:
         rewritten_request=_request(rewritten["request"], spare)[0] if _object(rewritten, "request") else None,
         rewritten_response=_response(_object(rewritten, "response"), request.method, spare),
         connection=_text(entry, "connection"),
-        request_ended=times[1],
+        request_ended=times[1] if request.method else None,
         response_started=times[2] if response else None,
         client_mac=_text(kept, "client_mac"),
     )
@@ -101,7 +101,9 @@ def _exchange(entry: object, capture: str, index: int) -> Exchange:
 def _request(shown: dict[str, Any], problems: list[str]) -> tuple[Request, int]:
     """The request and the port its URL names."""
     method, url = shown.get("method"), shown.get("url")
-    if not isinstance(method, str) or not method or not isinstance(url, str):
+    ours = "_target" in shown
+    # An answer whose request was not seen has none.
+    if not isinstance(method, str) or not (method or ours) or not isinstance(url, str):
         raise MalformedEntry("expected a request with `method` and `url`")
     try:
         parts = urlsplit(url)
@@ -109,13 +111,13 @@ def _request(shown: dict[str, Any], problems: list[str]) -> tuple[Request, int]:
     except ValueError as error:
         raise MalformedEntry(f"expected a URL, found {url[:80]!r} ({error})") from None
     place = parts.netloc.rpartition("@")[2]
-    target = _text(shown, "_target") or (parts.path or "/") + (
-        "?" + parts.query if "?" in url.partition("#")[0] else ""
-    )
+    target = (parts.path or "/") + ("?" + parts.query if "?" in url.partition("#")[0] else "")
+    if ours:
+        target = _text(shown, "_target")
     headers = _headers(shown)
-    if header(headers, "host") is None and place and "_target" not in shown:
+    if header(headers, "host") is None and place and not ours:
         headers = (("Host", _latin1(place)), *headers)
-    body = _posted(_object(shown, "postData"), headers, problems)
+    body = _posted(_object(shown, "postData"), () if ours else headers, problems)
     return Request(_latin1(method), _latin1(target), _version(shown), headers, body), port
 
 
@@ -151,6 +153,8 @@ def _response(shown: dict[str, Any], method: str, problems: list[str]) -> Respon
         if header(headers, "content-encoding") and coded_size:
             body = Body(body.size, body.sha256, coded_size, data=body.data)
         body = _encoded(body, content)
+    elif "_encoded" in content:  # nothing, content-coded
+        body = _encoded(Body.of(b""), content)
     elif (size or "_sha256" in content) and method != "HEAD" and status not in {204, 304}:
         problems.append(f"answer: body of {size} bytes is not in the archive")
         body = _absent(content, size, _size(shown.get("bodySize")) or size)
@@ -239,7 +243,7 @@ def _milliseconds(value: object) -> float:
 def _version(shown: dict[str, Any]) -> str:
     match = VERSION.fullmatch(_text(shown, "httpVersion").strip())
     if match is None:
-        return "1.1"
+        return "" if shown.get("httpVersion") == "HTTP/" and "_target" in shown else "1.1"
     return match[1] if "." in match[1] else f"{match[1]}.0"
 
 

@@ -24,6 +24,7 @@ BODY_ABSENT = "streamed bodies absent"
 BODY_RECODED = "bodies content-coded anew"
 CODING_UNDONE = "content codings taken off"
 LENGTH_CORRECTED = "framing headers corrected"
+MAC_LOST = "client MAC addresses"
 OTHER_VERSION = "messages of another HTTP version written as HTTP/1.1"
 
 CHUNK = 16384  # bytes per chunk where a body is chunked

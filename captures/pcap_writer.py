@@ -28,6 +28,7 @@ MAX_GAP = 2**30  # bytes; sequence numbers cannot tell a larger one
 
 ADDRESS_UNKNOWN = "addresses unknown, documentation addresses in their place"
 CUT_OFF = "messages cut off"
+PORT_CHANGED = "port 443 written as 80, since TLS is taken off"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -82,7 +83,7 @@ class PcapWriter:
         come in their order; a connection is one as long as its endpoints and its name are the same.
         """
         request, response = http_wire.messages_of(exchange, self._leg)
-        notes: list[str] = []
+        notes = [http_wire.MAC_LOST] * bool(exchange.client_mac) + [PORT_CHANGED] * (_port(exchange.server) == HTTPS)
         lonely = not request.method  # an answer whose request was not captured
         if lonely:
             self.close_connection(exchange.client, exchange.server, exchange.started)
@@ -167,6 +168,7 @@ class PcapWriter:
             return self._send(state, True, asked, ended, comment)
         self._packets(state, state.packets.send(True, (asked.head,)), comment)
         self._packets(state, state.packets.send(False, (continued,)))
+        self._touch(state, ended)
         return self._send(state, True, replace(asked, head=b""), ended)
 
     def _response(self, state: _Open, exchange: Exchange, bodies: Bodies, notes: list[str]) -> Message | None:

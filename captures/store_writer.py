@@ -11,7 +11,7 @@ from captures.bodies import BodyFiles
 from captures.database_url import Place
 from captures.engines import reason
 from captures.exchange import Body, Exchange
-from captures.http_wire import BODY_ABSENT, Bodies, no_bodies
+from captures.http_wire import BODY_ABSENT, MAC_LOST, Bodies, no_bodies
 from captures.recording_folder import is_recording
 from captures.store import Store, StoreError
 
@@ -48,7 +48,7 @@ class StoreWriter:
         self._waiting.append(exchange)
         if len(self._waiting) >= BATCH:
             self._commit()
-        return (BODY_ABSENT,) * kept.count(False)
+        return (BODY_ABSENT,) * kept.count(False) + (MAC_LOST,) * bool(exchange.client_mac)
 
     def close(self) -> None:
         """Commit the rest and let go."""

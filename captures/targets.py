@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, Self, cast
 
 from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
@@ -20,6 +20,12 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """End the file."""
+
+    def __enter__(self) -> Self:
+        """Itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
 
 
 class Target(NamedTuple):

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import sqlite3
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scapy.layers.dns import DNS, DNSQR
 
 from captures.exchange import Body, Exchange, Request, Response
 from captures.facts import login_facts
+from captures.har_writer import HarWriter
 from captures.pcap_writer import PcapWriter
 from captures.redaction import for_export
 from captures.sources import ReadOptions, read_exchanges
 from captures.store import StoreError
 from captures.store_writer import StoreWriter
+from captures.targets import create_writer
 from dissectors import ntlm
 from tests.captures.har_schema import check_archive
 from tests.captures.test_pcap_writer import exchange, got
@@ -249,3 +254,55 @@ def test_a_recording_appears_whole_or_not_at_all(
     assert convert(capture, tmp_path / "out") == 2
     assert "No space left" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def odd() -> list[Exchange]:
+    """What captures have and browsers do not."""
+    lonely = exchange(request=Request("", "", ""), response=got(b"late"))
+    chunked = (("Host", "a"), ("Transfer-Encoding", "chunked"), ("Content-Length", "50"))
+    both = exchange(request=Request("POST", "/", headers=chunked), response=got(b"x"), number=1)
+    gzipped = (("Content-Encoding", "gzip"), ("Content-Length", "20"))
+    nothing = Response(200, "OK", headers=gzipped, body=Body.of(b"", gzip.compress(b"", mtime=0)))
+    empty = exchange(request=Request("GET", "/", headers=(("Host", "a"),)), response=nothing, number=2)
+    cut = replace(exchange(response=got(b"abc"), number=3), complete=False, problems=("gap: 14 bytes missing",))
+    return [lonely, both, empty, cut]
+
+
+@pytest.mark.parametrize("kind", ["har", "mitm", "store"])
+def test_odd_exchanges_stay_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    with create_writer(kind, tmp_path / "in") as writer:
+        for one in odd():
+            assert writer.write(one) == ()
+    found = [one for one in read_exchanges(tmp_path / "in") if isinstance(one, Exchange)]
+    expected = [(one.request, one.response, one.complete, one.problems) for one in odd()]
+    assert [(one.request, one.response, one.complete, one.problems) for one in found] == expected
+
+
+def test_what_packets_cannot_keep_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = replace(exchange(response=got(b"x"), server="192.0.2.1:443"), client_mac="00:04:f2:00:00:01")
+    with HarWriter.create(tmp_path / "in") as writer:
+        writer.write(told)
+    assert convert(tmp_path / "in", tmp_path / "out.pcap") == 0
+    shown = capsys.readouterr().out
+    assert "client MAC addresses: 1" in shown
+    assert "port 443 written as 80, since TLS is taken off: 1" in shown
+    assert convert(tmp_path / "in", tmp_path / "out") == 0
+    assert "not kept as they were: client MAC addresses: 1" in capsys.readouterr().out
+
+
+NAMES = ["http-ntlm-webdav.pcap", "http-post-chris.pcapng", "http-pipelined.pcap", "http-100-continue-arkime.pcap"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_corpus_there_and_back(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    before = [one for one in read_exchanges(corpus / "pcap" / name) if isinstance(one, Exchange)]
+    for kind in FORMATS:
+        assert convert(corpus / "pcap" / name, tmp_path / kind, "--to", kind, "--secrets", "--json") in {0, 1}
+        lost = {"client_mac": ""} if "client MAC addresses" in json.loads(capsys.readouterr().out)["not_kept"] else {}
+        after = [one for one in read_exchanges(tmp_path / kind) if isinstance(one, Exchange)]
+        assert len(after) == len(before)
+        for one, two in zip(before, after, strict=True):
+            same: dict[str, Any] = {"capture": "", "index": 0, "connection": "", **lost}
+            if kind == "pcap":  # which keeps the times of messages as far as these are of several packets
+                same |= {"request_ended": None, "response_started": None}
+            assert replace(two, **same) == replace(one, **same), (kind, one.index)
