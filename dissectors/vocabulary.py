@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Final
 
@@ -39,8 +39,11 @@ _POSITION = re.compile(r"\(at line (\d+), column (\d+)\)")
 
 def normal_name(name: str) -> str:
     """A name without its namespace prefix, case, `-`, `_`, `.` and blanks; blank for a name too long to be known."""
-    if len(name) > 2 * MAX_ALIAS:
-        return ""
+    return "" if len(name) > 2 * MAX_ALIAS else _normal(name)
+
+
+@lru_cache(maxsize=4096)  # the names of a body come again in the next one
+def _normal(name: str) -> str:
     return _INSIGNIFICANT.sub("", name.rpartition(":")[2]).casefold()
 
 

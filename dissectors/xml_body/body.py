@@ -191,6 +191,9 @@ class XmlBody:
 
 def _byte_offsets(decoded: BodyText, octets: bytes) -> tuple[int, ...] | None:
     """Byte offset of every `_STEP`th character; None where encoding the text again does not give its bytes."""
+    text = decoded.text
+    if text.isascii() and octets.startswith(text.encode("ascii"), decoded.bom_size):
+        return tuple(range(decoded.bom_size, decoded.bom_size + len(text) + 1, _STEP))
     result = [decoded.bom_size]
     for start in range(0, len(decoded.text), _STEP):
         piece = decoded.text[start : start + _STEP].encode(decoded.codec, "replace")
@@ -203,4 +206,5 @@ def _byte_offsets(decoded: BodyText, octets: bytes) -> tuple[int, ...] | None:
 def _byte_offset(decoded: BodyText, known: tuple[int, ...], character: int) -> int:
     step, rest = divmod(character, _STEP)
     start = character - rest
-    return known[step] + len(decoded.text[start:character].encode(decoded.codec))
+    between = decoded.text[start:character]
+    return known[step] + (rest if between.isascii() and decoded.narrow else len(between.encode(decoded.codec)))

@@ -25,7 +25,7 @@ _TOKEN = re.compile(
     r"|<!--.*?-->"
     r"|<!\[CDATA\[(?P<cdata>.*?)\]\]>"
     r"|<(?P<end>/)[^>]*+>"
-    r"|<(?P<tag>[^ \t\r\n/>]++)(?P<attributes>(?:[^>\"']|\"[^\"]*+\"|'[^']*+')*+)>",
+    r"|<(?P<tag>[^ \t\r\n/>]++)(?P<attributes>(?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+)>",
     re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"([^ \t\r\n=]++)[ \t\r\n]*+=[ \t\r\n]*+(?:\"([^\"]*+)\"|'([^']*+)')")
@@ -99,6 +99,8 @@ def _escapes(raw: str, place: Place) -> Iterator[tuple[int, int, str]]:
 
 def unescape(raw: str, place: Place) -> str:
     """The value of raw text that expat has accepted."""
+    if "&" not in raw and "\r" not in raw and not (place.in_attribute and ("\t" in raw or "\n" in raw)):
+        return raw  # most values
     parts: list[str] = []
     done = 0
     for start, end, meaning in _escapes(raw, place):
@@ -144,6 +146,10 @@ class _Open:
         """The value of the content that ends at `end`."""
         if self.children:
             return None
+        if len(self.runs) == 1 and not self.interrupted:
+            start, stop, place = self.runs[0]
+            if not text[start:stop].isspace():
+                return _trimmed(text, start, stop, place)
         filled = [run for run in self.runs if text[run[0] : run[1]].strip(WHITE_SPACE)]
         if len(filled) == 1:
             return _trimmed(text, *filled[0])
@@ -213,20 +219,22 @@ def read_elements(text: str) -> list[Element]:
         if stack and start > done:
             stack[-1].runs.append((done, start, Place.TEXT))
         done = end
-        if match["end"]:
+        kind = match.lastgroup
+        if kind == "end":
             closed = stack.pop()
             elements[closed.index] = Element(*heads[closed.index], closed.text(text, start))
-        elif match["tag"] is not None:
+        elif kind == "attributes":  # the last group of a tag, blank or not
             if stack:
                 stack[-1].children = True
-            inside = match["attributes"]
-            heads.append((match["tag"], stack[-1].index if stack else -1, _attributes(text, *match.span("attributes"))))
-            if inside.endswith("/"):
+            first, last = match.span("attributes")
+            attributes = _attributes(text, first, last) if first < last else ()
+            heads.append((match["tag"], stack[-1].index if stack else -1, attributes))
+            if first < last and text[last - 1] == "/":
                 elements.append(Element(*heads[-1], RawValue("", end - 2, end, Place.EMPTY_TAG)))
             else:
                 stack.append(_Open(len(elements), end))
                 elements.append(None)
-        elif match["cdata"] is not None and stack:
+        elif kind == "cdata" and stack:
             stack[-1].runs.append((*match.span("cdata"), Place.CDATA))
         elif stack:
             stack[-1].interrupted = True

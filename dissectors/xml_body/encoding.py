@@ -53,6 +53,11 @@ class BodyText:
     problems: tuple[str, ...]
 
     @property
+    def narrow(self) -> bool:
+        """Whether an ASCII character is one byte, as in all encodings read here but UTF-16 and UTF-32."""
+        return not self.codec.startswith(("utf-16", "utf-32"))
+
+    @property
     def label(self) -> str:
         """The encoding's name, with what is to be known about it."""
         return self.codec + (" with byte order mark" if self.bom_size else "") + (" (guessed)" if self.guessed else "")

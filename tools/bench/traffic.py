@@ -15,6 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dissectors.installed_module import InstalledModule
+from dissectors.version import Version
+from tools.ucphone.identity import PhoneIdentity
+from tools.ucphone.messages import write_check
+from tools.update_server.messages import NoOffer, write_answer
+from tools.update_server.service import Answer
+
 MSS = 1448
 FIRMWARE = 60 << 20  # bytes of one download
 PHONES = 50  # at a time
@@ -33,9 +40,15 @@ OPTIONS = bytes.fromhex("0101080a") + bytes(8)  # timestamps, as everybody sends
 
 CHECK = (
     b"POST /RequestHandler/ucdevice.upx HTTP/1.1\r\nHost: ucupdates-r2.example.com\r\nUser-Agent: Microsoft UCPhone "
-    b"Device\r\nContent-Type: text/xml\r\nContent-Length: 600\r\n\r\n" + b"x" * 600
+    b"Device\r\nContent-Type: text/xml; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b"
 )
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 900\r\n\r\n" + b"y" * 900
+ANSWER_BODY = write_answer(Answer((), ""), NoOffer.BLANK)
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nCache-Control: private\r\nContent-Type: text/xml; charset=utf-8\r\nServer: Microsoft-IIS/7.0\r\n"
+    b"X-AspNet-Version: 2.0.50727\r\nX-Powered-By: ASP.NET\r\nDate: Sun, 13 Sep 2020 12:26:40 GMT\r\nContent-Length: %d"
+    b"\r\n\r\n%b" % (len(ANSWER_BODY), ANSWER_BODY)
+)
+RUNNING = InstalledModule("CPE.nbt", Version(1, 0, 522, 73), "04-05-2008 10:00:00")
 
 
 class Phone:
@@ -45,6 +58,9 @@ class Phone:
         self._client = bytes((10, 1 + (number >> 16), number >> 8 & 0xFF, number & 0xFF))
         self._port = 1024 + number % 60000
         self._next = [1000 + number, 5000 + number]
+        identity = PhoneIdentity(f"00-04-F2-{number >> 16:02X}-{number >> 8 & 0xFF:02X}-{number & 0xFF:02X}", str(number))
+        body = write_check(identity, (RUNNING,))
+        self._check = CHECK % (len(body), body)
 
     def packet(self, side: int, payload: bytes, flags: int) -> bytes:
         """The next packet of the phone (0) or the server (1)."""
@@ -69,8 +85,9 @@ class Phone:
 
     def check(self) -> Iterator[bytes]:
         """One update check and its answer."""
-        yield self.packet(0, CHECK, PUSH_ACK)
-        yield self.packet(1, ANSWER, PUSH_ACK)
+        for side, message in ((0, self._check), (1, ANSWER)):
+            for place in range(0, len(message), MSS):
+                yield self.packet(side, message[place : place + MSS], PUSH_ACK)
         yield self.packet(0, b"", ACK)
 
     def download(self, content: bytes, size: int) -> Iterator[bytes]:
@@ -115,7 +132,16 @@ def disturbed(packets: Iterator[bytes], chance: random.Random) -> Iterator[bytes
 
 def fleet(content: bytes, size: int) -> Iterator[bytes]:
     """Phones that come and go until `size` bytes are written, about half of them downloads."""
-    downloads = max(size // (2 * FIRMWARE), 1)
+    return phones(content, size, max(size // (2 * FIRMWARE), 1))
+
+
+def checks(content: bytes, size: int) -> Iterator[bytes]:
+    """The same without downloads: what is read is many small messages."""
+    return phones(content, size, 0)
+
+
+def phones(content: bytes, size: int, downloads: int) -> Iterator[bytes]:
+    """Phones that come and go until `size` bytes are written."""
     chance = random.Random(2)
     number = written = 0
     present: list[Iterator[bytes]] = []
@@ -145,7 +171,7 @@ def download(content: bytes, size: int) -> Iterator[bytes]:
     yield from phone.close()
 
 
-KINDS = {"download": download, "fleet": fleet}
+KINDS = {"download": download, "fleet": fleet, "checks": checks}
 
 
 def write(file: BinaryIO, kind: str, size: int) -> int:
