@@ -1,6 +1,7 @@
 """What leads a phone to its update server before HTTP: DHCP, DNS and SIP, as observations.
 
-SIP is read where it is text: over UDP, and over TCP through the reassembled streams.
+SIP is read where it is text: over UDP, and over TCP through the reassembled streams. The dissectors are imported when
+their first message comes: together they take longer than reading a small capture.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from captures.exchange import endpoint
 from captures.items import Observation
 from captures.open_exchange import moment
-from dissectors import DissectError, sip
-from dissectors.dhcp_message import DhcpMessage
-from dissectors.dns_message import DnsMessage
+from dissectors.errors import DissectError
 
 if TYPE_CHECKING:
     from captures.packets import Datagram
     from captures.tcp import Connection, Sink
+    from dissectors.dhcp_message import DhcpMessage
+    from dissectors.sip import SipMessage
 
 MAX_CLIENTS = 10_000  # whose vendor class is remembered
 MAX_WAITING = 1 << 20  # bytes of an unfinished SIP message
@@ -49,14 +50,18 @@ class Bootstrap:
         ports = {datagram.source_port, datagram.target_port}
         try:
             if ports & DHCP_PORTS:
+                from dissectors.dhcp_message import DhcpMessage  # noqa: PLC0415
+
                 dhcp = DhcpMessage.parse(datagram.payload)
                 yield self._of(datagram, dhcp.from_client, self._dhcp(dhcp), dhcp.client_mac, dhcp.problems)
             elif DNS_PORT in ports:
+                from dissectors.dns_message import DnsMessage  # noqa: PLC0415
+
                 dns = DnsMessage.parse(datagram.payload)
                 relevant = any(_NAMES.match(question.name) for question in dns.questions)
                 yield self._of(datagram, not dns.is_answer, dns.to_json() | {"relevant": relevant})
             elif _SIP.match(datagram.payload.lstrip(b"\r\n")):
-                message = sip.SipMessage.parse(datagram.payload)
+                message = _parsed(datagram.payload)
                 yield self._of(datagram, message.status is None, self.sip(message))
         except DissectError as error:
             name = "DHCP" if ports & DHCP_PORTS else "DNS" if DNS_PORT in ports else "SIP"
@@ -68,8 +73,10 @@ class Bootstrap:
             return None
         return _SipStream(self, connection, 0), _SipStream(self, connection, 1)
 
-    def sip(self, message: sip.SipMessage) -> dict[str, Any]:
+    def sip(self, message: SipMessage) -> dict[str, Any]:
         """The fact of a SIP message."""
+        from dissectors import sip  # noqa: PLC0415
+
         return sip.to_json(message, secrets=self._secrets)
 
     def tell(
@@ -102,6 +109,12 @@ class Bootstrap:
         client, server = there if asks else there[::-1]
         mac = mac or (datagram.source_mac if asks else "")
         return self.tell(datagram.time, client, server, fact, mac, problems)
+
+
+def _parsed(message: bytes) -> SipMessage:
+    from dissectors.sip import SipMessage  # noqa: PLC0415
+
+    return SipMessage.parse(message)
 
 
 class _SipStream:
@@ -152,11 +165,11 @@ class _SipStream:
             del self._buffer[: following.end() if following else blank + 4]
             return True
         try:
-            head = sip.SipMessage.parse(bytes(self._buffer[: blank + 4]))
+            head = _parsed(bytes(self._buffer[: blank + 4]))
             self._needed = blank + 4 + (head.declared_length or 0)
             if len(self._buffer) < self._needed <= MAX_WAITING:
                 return False
-            message = sip.SipMessage.parse(bytes(self._buffer[: self._needed]))
+            message = _parsed(bytes(self._buffer[: self._needed]))
         except DissectError as error:
             del self._buffer[: blank + 4]
             self._problem(time, f"SIP: {error}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -160,7 +160,14 @@ class Exchange:
 
     def with_facts(self, facts: tuple[Fact, ...]) -> Exchange:
         """The same exchange with these facts."""
-        return replace(self, facts=facts)
+        other: Exchange = object.__new__(Exchange)
+        for name in _FIELDS:  # a sixth of what `replace` takes, and every exchange of a capture comes by here
+            object.__setattr__(other, name, getattr(self, name))
+        object.__setattr__(other, "facts", facts)
+        return other
+
+
+_FIELDS = tuple(each.name for each in fields(Exchange))
 
 
 def bodies_of(exchange: Exchange) -> Iterator[Body]:
@@ -172,8 +179,11 @@ def bodies_of(exchange: Exchange) -> Iterator[Body]:
 
 def header(headers: Headers, name: str) -> str | None:
     """The first value of a header, its name compared without case."""
-    wanted = name.lower()
-    return next((value for key, value in headers if key.lower() == wanted), None)
+    wanted, size = name.lower(), len(name)
+    for key, value in headers:
+        if len(key) == size and key.lower() == wanted:
+            return value
+    return None
 
 
 def charset(headers: Headers) -> str | None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from captures.exchange import Exchange, Fact, Response, charset, header
+from captures.exchange import Exchange, Fact, Request, Response, charset, header
 from captures.redaction import CHALLENGES, CREDENTIALS
-from dissectors import DissectError
-from dissectors.update_check import UpdateAnswer, UpdateCheck
+from dissectors.errors import DissectError
 from dissectors.update_urls import PackagePath, Resource, classify
-from dissectors.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from dissectors.vocabulary import Vocabulary
+
+MAX_REMEMBERED = 4096  # bytes of a body
 LOGIN_HEADERS = CREDENTIALS | CHALLENGES
+_LENGTHS = frozenset(map(len, LOGIN_HEADERS))  # tells most other names apart without looking at them
 
 
 def facts_of(exchange: Exchange, vocabulary: Vocabulary | None = None) -> tuple[Fact, ...]:
     """All facts of an exchange; bodies that are not held tell nothing."""
-    return (*check_facts(exchange, vocabulary or Vocabulary.default()), *head_facts(exchange))
+    return (*check_facts(exchange, vocabulary), *head_facts(exchange))
 
 
 def head_facts(exchange: Exchange) -> tuple[Fact, ...]:
@@ -24,21 +29,40 @@ def head_facts(exchange: Exchange) -> tuple[Fact, ...]:
     return (*target_facts(exchange), *login_facts(exchange))
 
 
-def check_facts(exchange: Exchange, vocabulary: Vocabulary) -> Iterator[Fact]:
+def check_facts(exchange: Exchange, vocabulary: Vocabulary | None = None) -> Iterator[Fact]:
     """The update check and its answer, where the request goes to the update handler and is one."""
-    if classify(exchange.request.target) is not Resource.UPDATE_HANDLER or not exchange.request.body.data:
+    if classify(exchange.request.target) is not Resource.UPDATE_HANDLER:
         return
-    try:
-        yield UpdateCheck.decode(exchange.request.body.data, vocabulary, charset(exchange.request.headers)).to_json()
-    except DissectError:
+    asked = _check_fact("check", exchange.request, vocabulary)
+    if asked is None:
         return  # a log upload, or something else that is posted to the same handler
-    if exchange.response is not None and exchange.response.body.data:
-        try:
-            yield UpdateAnswer.decode(
-                exchange.response.body.data, vocabulary, charset(exchange.response.headers)
-            ).to_json()
-        except DissectError:
-            return
+    yield asked
+    if exchange.response is not None and (answered := _check_fact("answer", exchange.response, vocabulary)):
+        yield answered
+
+
+def _check_fact(kind: str, message: Request | Response, vocabulary: Vocabulary | None) -> Fact | None:
+    body = message.body.data
+    if not body:
+        return None
+    if vocabulary is None and len(body) <= MAX_REMEMBERED:
+        return _remembered(kind, body, charset(message.headers))
+    return _decoded(kind, body, charset(message.headers), vocabulary)
+
+
+def _decoded(kind: str, body: bytes, charset: str | None, vocabulary: Vocabulary | None = None) -> Fact | None:
+    # Most captures begin with something else, and many have no check at all.
+    from dissectors.update_check import UpdateAnswer, UpdateCheck  # noqa: PLC0415
+    from dissectors.vocabulary import Vocabulary  # noqa: PLC0415
+
+    decode = UpdateCheck.decode if kind == "check" else UpdateAnswer.decode
+    try:
+        return decode(body, vocabulary or Vocabulary.default(), charset).to_json()
+    except DissectError:
+        return None
+
+
+_remembered = lru_cache(maxsize=1024)(_decoded)  # a phone asks the same until something changes; so do answers
 
 
 def target_facts(exchange: Exchange) -> Iterator[Fact]:
@@ -69,7 +93,11 @@ def login_facts(exchange: Exchange) -> Iterator[Fact]:
     sides = (("request", exchange.request), ("response", exchange.response))
     for side, message in sides:
         for name, value in message.headers if message is not None else ():
-            if name.lower() in LOGIN_HEADERS and value[:9].lower().startswith(("ntlm ", "negotiate")):
+            if (
+                len(name) in _LENGTHS
+                and name.lower() in LOGIN_HEADERS
+                and value[:9].lower().startswith(("ntlm ", "negotiate"))
+            ):
                 from dissectors import ntlm  # noqa: PLC0415 - half of the start of `exchanges`, and seldom needed
 
                 try:

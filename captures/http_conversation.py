@@ -18,7 +18,6 @@ from captures.exchange import endpoint, header
 from captures.open_exchange import OpenExchange, Recorder
 from captures.partial import join_parts
 from captures.tcp import Connection, Sink
-from dissectors.coding import parse_codings
 from dissectors.http1 import (
     Framing,
     Headers,
@@ -278,12 +277,8 @@ class _Side:
         else:
             self.end(kind.removeprefix("end:"), time)
 
-    def _start_body(self, headers: Headers, framing: Framing) -> BodyReader:
-        codings = framing.codings
-        for name, value in reversed(headers):
-            if len(name) == 16 and name.lower() == "content-encoding":
-                codings = (*parse_codings(value), *codings)
-        reader = BodyReader(codings, self.conversation.recorder.keeping)
+    def _start_body(self, head: RequestHead | ResponseHead, framing: Framing) -> BodyReader:
+        reader = BodyReader(head.content_codings + framing.codings, self.conversation.recorder.keeping)
         self._body_reader = reader
         self.body = reader.write
         return reader
@@ -332,9 +327,9 @@ class _ClientSide(_Side):
         exchange = self._begin()
         exchange.request = head
         framing = request_framing(head)
-        self._note(exchange, (*head.notes, *framing.notes), " (request)")
-        self._note(exchange, (*head.faults, *framing.faults), " (request)", broken=True)
-        exchange.request_body = self._start_body(head.headers, framing)
+        self._note(exchange, head.notes + framing.notes, " (request)")
+        self._note(exchange, head.faults + framing.faults, " (request)", broken=True)
+        exchange.request_body = self._start_body(head, framing)
         return framing
 
     def malformed(self, reason: str, position: int) -> None:  # noqa: ARG002
@@ -460,9 +455,9 @@ class _ServerSide(_Side):
         exchange.response = head
         exchange.response_started = self.first
         framing = response_framing(head, exchange.request.method if exchange.request else None)
-        self._note(exchange, (*head.notes, *framing.notes), "")
-        self._note(exchange, (*head.faults, *framing.faults), "", broken=True)
-        exchange.response_body = self._start_body(head.headers, framing)
+        self._note(exchange, head.notes + framing.notes, "")
+        self._note(exchange, head.faults + framing.faults, "", broken=True)
+        exchange.response_body = self._start_body(head, framing)
         if (
             (head.status == 206 or (head.status == 200 and conversation.recorder.joiner.continued is not None))
             and exchange.request

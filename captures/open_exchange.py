@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from captures.bodies import BodyFiles
 from captures.body_reader import BodyReader, Keeping
@@ -21,6 +22,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
+@lru_cache(maxsize=64)  # a message in one packet begins and ends at the same time
 def moment(nanoseconds: int) -> datetime:
     """A capture's time as UTC; times no calendar has are moved to the last or first day of it."""
     return _EPOCH + timedelta(microseconds=max(min(nanoseconds // 1000, _LAST), 0))
@@ -85,7 +87,7 @@ class OpenExchange:
             response = Response(
                 answer.status, answer.reason, answer.version, answer.headers, response_body, tuple(self.interim)
             )
-        ended = max(time for time in (self.started, self.request_ended, self.response_ended) if time is not None)
+        ended = max(self.started, self.request_ended or 0, self.response_ended or 0)
         return Exchange(
             capture,
             self.index,
@@ -146,6 +148,10 @@ class Recorder:
             self.counts["exchanges incomplete"] += 1
             self.joiner.broken_off(exchange)
         if exchange.index < self._next or not self._ordered:
+            self.ready.append(exchange)
+            return
+        if exchange.index == self._next and not self._held and not self._observed:
+            self._next += 1
             self.ready.append(exchange)
             return
         self._held[exchange.index] = exchange

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -83,7 +83,7 @@ def read_exchanges(
     """Everything a capture holds, with facts. Raises `CaptureError` where it is no capture, or not to be read."""
     for item in reader_of(path).read(path, options or ReadOptions()):
         facts = facts_of(item) if facts_of is not None and isinstance(item, Exchange) and not item.facts else ()
-        yield replace(item, facts=facts) if facts and isinstance(item, Exchange) else item
+        yield item.with_facts(facts) if facts and isinstance(item, Exchange) else item
 
 
 def reader_of(path: Place) -> Reader:

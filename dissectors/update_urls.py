@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
 from dissectors.errors import DissectError
@@ -24,6 +25,8 @@ class Resource(enum.Enum):
     CERT_CHAIN = "cert-chain"
     OTHER = "other"
 
+
+MAX_REMEMBERED = 500  # characters
 
 _PATTERNS = (
     (re.compile(r"/RequestHandler(Ext)?/ucdevice\.upx", re.IGNORECASE), Resource.UPDATE_HANDLER),
@@ -47,8 +50,15 @@ def path_of(target: str) -> str:
 
 def classify(target: str) -> Resource:
     """What a request target asks for."""
+    return _remembered(target) if len(target) <= MAX_REMEMBERED else _classify(target)
+
+
+def _classify(target: str) -> Resource:
     path = path_of(target)
     return next((kind for pattern, kind in _PATTERNS if pattern.fullmatch(path)), Resource.OTHER)
+
+
+_remembered = lru_cache(maxsize=1024)(_classify)  # phones ask for the same few targets
 
 
 def is_external(target: str) -> bool:

@@ -26,7 +26,7 @@ from captures.errors import CaptureError
 from captures.exchange import Exchange
 from captures.facts import facts_of
 from captures.items import CaptureSummary
-from captures.redaction import redacted
+from captures.json_lines import JsonLines
 from captures.sources import Item, ReadOptions, read_exchanges
 from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_UNUSABLE, UnusableInput
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress("reading", None if None in sizes else sum(size or 0 for size in sizes))
     options = ReadOptions(bodies=body_files(args.extract), secrets=args.secrets, progress=progress.advance)
     options = captures_in.with_secrets(args, options)
-    shown = JsonLines(secrets=args.secrets) if args.json else Lines(sys.stdout)
+    shown = Programs(secrets=args.secrets) if args.json else Lines(sys.stdout)
     on_terminal = sys.stdout.isatty()
     code = EXIT_OK
     with progress:
@@ -110,13 +110,12 @@ def body_files(folder: Path | None) -> BodyFiles | None:
     return BodyFiles(folder)
 
 
-class JsonLines:
-    """For programs."""
+class Programs:
+    """Shows items to programs."""
 
     def __init__(self, *, secrets: bool) -> None:
-        self._secrets = secrets
+        self._lines = JsonLines(secrets=secrets)
 
     def show(self, item: Item) -> None:
         """One line."""
-        line = item.to_json()
-        print(json.dumps(line if self._secrets or not isinstance(item, Exchange) else redacted(line)))
+        print(self._lines.line(item) if isinstance(item, Exchange) else json.dumps(item.to_json()))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from dissectors.http1.head import Headers, RequestHead, ResponseHead, shown
+from dissectors.http1.head import RequestHead, ResponseHead, shown
 
 MAX_LENGTH = (1 << 63) - 1
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
@@ -34,14 +35,17 @@ class Framing(NamedTuple):
     codings: tuple[str, ...] = ()
 
 
+NO_BODY = Framing(Kind.LENGTH)
+TO_THE_END = Framing(Kind.CLOSE)
+
+
 def request_framing(head: RequestHead) -> Framing:
     """The framing of a request body."""
     if head.faults:
         return Framing(Kind.UNKNOWN)
-    lengths, codings = _told(head.headers)
-    if codings:
-        return _transfer(codings, lengths, head.version, Kind.UNKNOWN)
-    return _length(lengths, Framing(Kind.LENGTH))
+    if head.told_transfers:
+        return _transfer(head.told_transfers, head.told_lengths, head.version, Kind.UNKNOWN)
+    return _length(head.told_lengths, NO_BODY)
 
 
 def response_framing(head: ResponseHead, method: str | None) -> Framing:
@@ -54,25 +58,12 @@ def response_framing(head: ResponseHead, method: str | None) -> Framing:
         return Framing(Kind.LENGTH)
     if head.faults:
         return Framing(Kind.UNKNOWN)
-    lengths, codings = _told(head.headers)
-    if codings:
-        return _transfer(codings, lengths, head.version, Kind.CLOSE)
-    return _length(lengths, Framing(Kind.CLOSE))
+    if head.told_transfers:
+        return _transfer(head.told_transfers, head.told_lengths, head.version, Kind.CLOSE)
+    return _length(head.told_lengths, TO_THE_END)
 
 
-def _told(headers: Headers) -> tuple[list[str], list[str]]:
-    """The values of Content-Length and of Transfer-Encoding."""
-    lengths, codings = [], []
-    for name, value in headers:
-        size = len(name)  # tells most other names apart without looking at them
-        if size == 14 and name.lower() == "content-length":
-            lengths.append(value)
-        elif size == 17 and name.lower() == "transfer-encoding":
-            codings.append(value)
-    return lengths, codings
-
-
-def _length(values: list[str], absent: Framing) -> Framing:
+def _length(values: Sequence[str], absent: Framing) -> Framing:
     if not values:
         return absent
     if len(values) == 1 and len(values[0]) < 19 and _DIGITS.fullmatch(values[0]):
@@ -89,7 +80,7 @@ def _length(values: list[str], absent: Framing) -> Framing:
     return Framing(Kind.LENGTH, int(members[0]), notes)
 
 
-def _transfer(values: list[str], lengths: list[str], version: str, otherwise: Kind) -> Framing:
+def _transfer(values: Sequence[str], lengths: Sequence[str], version: str, otherwise: Kind) -> Framing:
     """Transfer-Encoding decides over Content-Length; a message with both is suspicious and says so."""
     joined = ", ".join(values)
     names = [name for name in (part.strip(" \t").lower() for part in joined.split(",")) if name]

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
+from dissectors.coding import parse_codings
 from dissectors.errors import DissectError, LimitExceeded
 
 MAX_HEAD = 256 << 10  # bytes; servers refuse heads over 8 to 64 KiB, NTLM and Kerberos tokens need some
 MAX_LINES = 1000
+MAX_REMEMBERED = 2048  # bytes of a head that is kept, in case it comes again
 CLEAN_SIZE = 4 * MAX_LINES  # shorter sections cannot have too many lines: the shortest has four bytes
 
 Headers = tuple[tuple[str, str], ...]
@@ -32,8 +35,34 @@ _LENGTHS = ("content-length", "transfer-encoding")
 _CONTROLS = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class _Head:
+    """What both kinds of head have. Heads that come again are kept, and what was worked out with them."""
+
+    headers: Headers
+
+    @cached_property
+    def told_lengths(self) -> tuple[str, ...]:
+        """The values of Content-Length."""
+        return self._values("content-length")
+
+    @cached_property
+    def told_transfers(self) -> tuple[str, ...]:
+        """The values of Transfer-Encoding."""
+        return self._values("transfer-encoding")
+
+    @cached_property
+    def content_codings(self) -> tuple[str, ...]:
+        """The content codings, in the order they were applied."""
+        return tuple(coding for value in self._values("content-encoding") for coding in parse_codings(value))
+
+    def _values(self, wanted: str) -> tuple[str, ...]:
+        # The length tells most other names apart without looking at them.
+        size = len(wanted)
+        return tuple(value for name, value in self.headers if len(name) == size and name.lower() == wanted)
+
+
+@dataclass(frozen=True)
+class RequestHead(_Head):
     """A request's start line and fields; `version` is "1.1", "1.0", or "0.9" where the line names none."""
 
     method: str
@@ -44,8 +73,8 @@ class RequestHead:
     faults: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+@dataclass(frozen=True)
+class ResponseHead(_Head):
     """An answer's start line and fields."""
 
     status: int
@@ -58,6 +87,15 @@ class ResponseHead:
 
 def parse_request_head(block: bytes) -> RequestHead:
     """Read a head up to its empty line. Raises `DissectError` where not even the start line is one."""
+    return _remembered_request(block) if len(block) <= MAX_REMEMBERED else _request_head(block)
+
+
+def parse_response_head(block: bytes) -> ResponseHead:
+    """Read a head up to its empty line. Raises `DissectError` where not even the start line is one."""
+    return _remembered_response(block) if len(block) <= MAX_REMEMBERED else _response_head(block)
+
+
+def _request_head(block: bytes) -> RequestHead:
     line, fields = _split(block)
     notes: list[str] = []
     faults: list[str] = []
@@ -77,8 +115,7 @@ def parse_request_head(block: bytes) -> RequestHead:
     return RequestHead(method, target, version, headers, tuple(notes), tuple(faults))
 
 
-def parse_response_head(block: bytes) -> ResponseHead:
-    """Read a head up to its empty line. Raises `DissectError` where not even the start line is one."""
+def _response_head(block: bytes) -> ResponseHead:
     line, fields = _split(block)
     notes: list[str] = []
     faults: list[str] = []
@@ -95,6 +132,10 @@ def parse_response_head(block: bytes) -> ResponseHead:
         faults.append("malformed: a carriage return in the status line")
     headers = _fields(fields, notes, faults, notes)
     return ResponseHead(int(match[2]), (match[3] or "").strip(SPACES), match[1], headers, tuple(notes), tuple(faults))
+
+
+_remembered_request = lru_cache(maxsize=512)(_request_head)  # phones and servers repeat themselves
+_remembered_response = lru_cache(maxsize=512)(_response_head)
 
 
 def parse_trailers(block: bytes) -> tuple[Headers, tuple[str, ...]]:

@@ -32,6 +32,22 @@ def test_the_charset_of_the_header_is_used() -> None:
     assert asked["locale"] == "日本"
 
 
+def test_the_same_bytes_in_another_charset_are_another_fact() -> None:
+    body = check_body(Locale="caf\xe9").replace(b' encoding="utf-8"', b"")
+    for content_type, locale in (
+        ("text/xml; charset=utf-8", "caf\xe9"),
+        ("text/xml; charset=iso-8859-1", "caf\xc3\xa9"),
+        ("text/xml; charset=utf-8", "caf\xe9"),
+    ):
+        asked, _ = facts_of(check(body, answer_body(), content_type))
+        assert asked["locale"] == locale
+
+
+def test_the_same_bytes_asked_and_answered_are_different_facts() -> None:
+    asked, answered = facts_of(check(check_body(), check_body()))
+    assert (asked["fact"], answered["fact"]) == ("update-check", "update-answer")
+
+
 def test_a_log_upload_and_a_body_that_was_not_held_tell_nothing() -> None:
     assert facts_of(check(b"a log", b"")) == ()
     assert facts_of(exchange(Request("POST", CHECK_TARGET, body=Body(10, "aa", 10)), Response(200))) == ()

@@ -357,7 +357,7 @@ def test_missing_and_conflicting_parts_of_an_object_are_told(tmp_path: Path) -> 
     talk.client(request()).server(ranged(50, 149, 300, b"x" * 100)).close()
     (joined,) = [item for item in read(tmp_path, talk.packets) if isinstance(item, JoinedObject)]
     assert (joined.complete, joined.sha256, joined.missing) == (False, None, ((150, 299),))
-    assert joined.problems == ("conflict: two answers differ from byte 50 on; the first stands",)
+    assert joined.problems == ("conflict: two answers differ from byte 50 on; the one joined first stands",)
 
 
 def test_multipart_ranges_join_too(tmp_path: Path) -> None:

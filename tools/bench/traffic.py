@@ -44,8 +44,9 @@ CHECK = (
 )
 ANSWER_BODY = write_answer(Answer((), ""), NoOffer.BLANK)
 ANSWER = (
-    b"HTTP/1.1 200 OK\r\nCache-Control: private\r\nContent-Type: text/xml; charset=utf-8\r\nServer: Microsoft-IIS/7.0\r\n"
-    b"X-AspNet-Version: 2.0.50727\r\nX-Powered-By: ASP.NET\r\nDate: Sun, 13 Sep 2020 12:26:40 GMT\r\nContent-Length: %d"
+    b"HTTP/1.1 200 OK\r\nCache-Control: private\r\nContent-Type: text/xml; charset=utf-8\r\n"
+    b"Server: Microsoft-IIS/7.0\r\nX-AspNet-Version: 2.0.50727\r\nX-Powered-By: ASP.NET\r\n"
+    b"Date: Sun, 13 Sep 2020 12:26:40 GMT\r\nContent-Length: %d"
     b"\r\n\r\n%b" % (len(ANSWER_BODY), ANSWER_BODY)
 )
 RUNNING = InstalledModule("CPE.nbt", Version(1, 0, 522, 73), "04-05-2008 10:00:00")
@@ -58,7 +59,9 @@ class Phone:
         self._client = bytes((10, 1 + (number >> 16), number >> 8 & 0xFF, number & 0xFF))
         self._port = 1024 + number % 60000
         self._next = [1000 + number, 5000 + number]
-        identity = PhoneIdentity(f"00-04-F2-{number >> 16:02X}-{number >> 8 & 0xFF:02X}-{number & 0xFF:02X}", str(number))
+        identity = PhoneIdentity(
+            f"00-04-F2-{number >> 16:02X}-{number >> 8 & 0xFF:02X}-{number & 0xFF:02X}", str(number)
+        )
         body = write_check(identity, (RUNNING,))
         self._check = CHECK % (len(body), body)
 
