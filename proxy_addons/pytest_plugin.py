@@ -4,8 +4,9 @@
         exchanges = upshim_replay("capture.pcap", rules="rules.toml")
         assert [e.rewritten_request is not None for e in exchanges] == [True, False]
 
-`upshim_replay` sends the exchanges of a capture through the addon's own hooks under the given rules. `upshim_proxy` is
-a whole proxy on a free port of 127.0.0.1, in this process, in front of a server the test names.
+`upshim_replay` sends the exchanges of a capture through the addon's own hooks under the given rules, without sockets.
+`upshim_play` sends them through a whole proxy in this process, over sockets, between a client and a server that say
+what was recorded. `upshim_proxy` is that proxy alone, on a free port of 127.0.0.1, in front of a server the test names.
 """
 
 from __future__ import annotations
@@ -66,6 +67,31 @@ def upshim_replay() -> ReplayFixture:
 
 
 @pytest.fixture
+def upshim_play(tmp_path: Path) -> ReplayFixture:
+    """A function `(capture, rules=None, profile=None) -> exchanges` as the proxy recorded them, in the order played.
+
+    What the capture has no whole request of is left out.
+    """
+    from proxy_addons.recorded_server import RecordedServer  # noqa: PLC0415
+
+    def run(capture: str | Path, rules: str | Path | None = None, profile: str | Path | None = None) -> list[Exchange]:
+        items = read_exchanges(Path(capture), ReadOptions(hold=HOLD))
+        folder = tmp_path / f"upshim-play-{len(list(tmp_path.glob('upshim-play-*')))}"
+        given = [None if name is None else Path(name) for name in (rules, profile)]
+        with (
+            RecordedServer(item for item in items if isinstance(item, Exchange)) as server,
+            proxy_in_thread(server.url, folder, given[0], dry_run=False, profile=given[1]) as proxy,
+        ):
+            played = sum(1 for _ in server.play("127.0.0.1", proxy.port))
+        # The proxy has ended, so all is recorded.
+        recorded = sorted(proxy.recorded(), key=lambda exchange: exchange.started)
+        assert len(recorded) >= played  # noqa: S101 - a test's fixture
+        return recorded
+
+    return run
+
+
+@pytest.fixture
 def upshim_proxy(tmp_path: Path) -> Iterator[Callable[..., RunningProxy]]:
     """A function `(upstream, rules=None, dry_run=False) -> RunningProxy`; the proxy ends with the test.
 
@@ -83,7 +109,9 @@ def upshim_proxy(tmp_path: Path) -> Iterator[Callable[..., RunningProxy]]:
 
 
 @contextmanager
-def proxy_in_thread(upstream: str, folder: Path, rules: Path | None, *, dry_run: bool) -> Iterator[RunningProxy]:
+def proxy_in_thread(
+    upstream: str, folder: Path, rules: Path | None, *, dry_run: bool, profile: Path | None = None
+) -> Iterator[RunningProxy]:
     """A proxy with an event loop of its own. Raises `StartError`."""
     from proxy_addons.launcher import Launch, serve  # noqa: PLC0415
 
@@ -91,6 +119,7 @@ def proxy_in_thread(upstream: str, folder: Path, rules: Path | None, *, dry_run:
         modes=[f"reverse:{upstream}@127.0.0.1:0"],
         state=folder / "state",
         rules=rules,
+        profile=profile,
         record=folder / "recording",
         dry_run=dry_run,
     )
