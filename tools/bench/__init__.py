@@ -20,6 +20,7 @@ BENCHES: dict[str, str] = {
     "captures": "tools.bench.captures",
     "dissect": "tools.bench.dissect",
     "rules": "tools.bench.rules",
+    "proxy": "tools.bench.proxy",
 }
 
 

@@ -1,0 +1,262 @@
+"""The programs that the bench of the proxy compares, each started on a free port of the loopback interface."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.bench import checks
+from tools.deploy import Address, render
+from tools.errors import UnusableInput
+
+START_WITHIN = 30.0
+STOP_WITHIN = 10.0
+
+BACKEND = """\
+daemon off;
+worker_processes 1;
+error_log stderr crit;
+pid {folder}/backend.pid;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  sendfile on; keepalive_requests 1000000000;
+  types {{ text/xml xml; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    root {folder}/www;
+    # A file is no answer to POST as far as nginx is concerned.
+    location = {check} {{ error_page 405 =200 /answer.xml; return 405; }}
+  }}
+}}
+"""
+FRONT = """\
+daemon off;
+worker_processes 1;
+error_log stderr crit;
+pid {folder}/front.pid;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/f1; proxy_temp_path {folder}/f2; fastcgi_temp_path {folder}/f3;
+  uwsgi_temp_path {folder}/f4; scgi_temp_path {folder}/f5;
+  keepalive_requests 1000000000;
+  upstream server {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_max_temp_file_size 0;
+    location / {{ proxy_pass http://server; }}
+  }}
+}}
+"""
+HAPROXY = """\
+global
+    maxconn 1024
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+frontend phones
+    bind 127.0.0.1:{port}
+    default_backend server
+backend server
+    server direct 127.0.0.1:{upstream}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something to put load on; without processes it is not installed. The first of them is listened for."""
+
+    name: str
+    port: int = 0
+    processes: tuple[subprocess.Popen[bytes], ...] = ()
+    shown: bool = True  # whether its processes are the thing measured
+
+    @property
+    def installed(self) -> bool:
+        """Whether there is anything to measure."""
+        return bool(self.port)
+
+
+class Usage:
+    """CPU time and memory of processes and their children, from /proc."""
+
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        self.pids = [pid for process in processes for pid in (process.pid, *children(process.pid))]
+
+    def cpu(self) -> float:
+        """Seconds of CPU, user and system, so far."""
+        ticks = 0
+        for pid in self.pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def memory(self, name: str = "VmRSS") -> int:
+        """Resident bytes, all processes together; `VmHWM` for the peak."""
+        return sum(status(pid, name) for pid in self.pids)
+
+
+def children(pid: int) -> list[int]:
+    """Processes a process has started."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def status(pid: int, name: str) -> int:
+    """A number of bytes from the status of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def program(name: str) -> str | None:
+    """Where a program is."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+
+
+class Starter:
+    """Starts programs and ends them all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, port: int, *command: str) -> subprocess.Popen[bytes]:
+        """Start a program and wait until it listens. Raises `UnusableInput`."""
+        with (self.folder / "said").open("ab") as said:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        self._running.append(process)
+        deadline = time.monotonic() + START_WITHIN
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return process
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    told = (self.folder / "said").read_text(errors="replace").strip().splitlines()[-1:]
+                    raise UnusableInput(f"{command[0]} does not listen: {' '.join(told)}") from None
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End them all, the last first."""
+        for process in reversed(self._running):
+            process.terminate()
+        for process in self._running:
+            try:
+                process.wait(STOP_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_WITHIN)
+
+    def nginx(self, name: str, text: str, **places: object) -> tuple[int, subprocess.Popen[bytes]] | None:
+        """An nginx with this configuration; None where it is not installed."""
+        nginx = program("nginx")
+        if nginx is None:
+            return None
+        port, path = free_port(), self.folder / f"{name}.conf"
+        path.write_text(text.format(folder=self.folder, port=port, **places))
+        return port, self.start(port, nginx, "-e", "stderr", "-p", str(self.folder), "-c", str(path))
+
+    def haproxy(self, name: str, port: int, text: str) -> Target:
+        """A HAProxy with this configuration."""
+        haproxy = program("haproxy")
+        if haproxy is None:
+            return Target(name)
+        path = self.folder / f"haproxy-{port}.cfg"
+        path.write_text(text)
+        return Target(name, port, (self.start(port, haproxy, "-db", "-f", str(path)),))
+
+    def mitmdump(self, name: str, upstream: int, *options: str) -> Target:
+        """A mitmdump in front of the server."""
+        mitmdump = Path(sys.executable).with_name("mitmdump")
+        if not mitmdump.exists():
+            return Target(name)
+        port, state = free_port(), self.folder / f"mitmdump-{len(self._running)}"
+        words = [str(mitmdump), "--mode", f"reverse:http://127.0.0.1:{upstream}@127.0.0.1:{port}"]
+        return Target(name, port, (self.start(port, *words, "--set", f"confdir={state}", *options),))
+
+    def upshim(self, name: str, upstream: int, *options: str) -> Target:
+        """An `upshim proxy` in front of the server."""
+        port, state = free_port(), self.folder / f"upshim-{len(self._running)}"
+        words = [sys.executable, "-m", "tools", "proxy", "--upstream", f"http://127.0.0.1:{upstream}"]
+        words += ["--listen", f"127.0.0.1:{port}", "--state", str(state)]
+        return Target(name, port, (self.start(port, *words, *options),))
+
+    def recording_upshim(self, name: str, upstream: int) -> Target:
+        """One with rules and a recording of its own."""
+        folder = self.folder / f"rec-{len(self._running)}"
+        return self.upshim(name, upstream, "--rules", str(self.folder / "rules.toml"), "--record", str(folder))
+
+
+@contextlib.contextmanager
+def backend(folder: Path, megabytes: int) -> Iterator[tuple[Starter, int, str]]:
+    """A server that answers checks and has one file; whatever is started with its starter ends with it."""
+    folder.chmod(0o755)  # nginx reads files as another user
+    firmware = folder / "www" / checks.FIRMWARE_TARGET.lstrip("/")
+    firmware.parent.mkdir(parents=True)
+    with firmware.open("wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(1_000_000))
+    (folder / "www" / "answer.xml").write_bytes(checks.ANSWER)
+    (folder / "rules.toml").write_text(checks.RULES)
+    starter = Starter(folder)
+    try:
+        found = starter.nginx("backend", BACKEND, check=checks.TARGET)
+        if found is not None:
+            yield starter, found[0], "nginx"
+        else:
+            port = free_port()
+            starter.start(port, sys.executable, "-m", "tools.bench.proxy_backend", str(port), str(firmware))
+            yield starter, port, "own"
+    finally:
+        starter.stop()
+
+
+def targets(starter: Starter, upstream: int) -> Iterator[Target]:
+    """Everything that is compared, started."""
+    yield Target("direct", upstream)
+    found = starter.nginx("front", FRONT, upstream=upstream)
+    yield Target("nginx") if found is None else Target("nginx", found[0], (found[1],))
+    port = free_port()
+    yield starter.haproxy("HAProxy", port, HAPROXY.format(port=port, upstream=upstream))
+    yield starter.mitmdump("mitmdump", upstream)
+    script = Path(__file__).with_name("naive_rewrite.py")
+    yield starter.mitmdump("mitmdump + naive script", upstream, "-s", str(script))
+    yield starter.upshim("upshim, observing", upstream)
+    yield starter.recording_upshim("upshim, rules and recording", upstream)
+    name = "HAProxy + 2 upshims"
+    if program("haproxy") is None:
+        yield Target(name)
+        return
+    shims = [starter.recording_upshim("", upstream) for _ in range(2)]
+    port = free_port()
+    text = render(
+        "haproxy",
+        f"http://127.0.0.1:{upstream}",
+        [Address("127.0.0.1", shim.port) for shim in shims],
+        [Address("127.0.0.1", port)],
+    )
+    # All phones of the bench have one address, and would meet the same shim.
+    front = starter.haproxy(name, port, text.replace("balance source", "balance leastconn"))
+    yield Target(name, port, (*front.processes, *(process for shim in shims for process in shim.processes)))
