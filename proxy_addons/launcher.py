@@ -18,7 +18,6 @@ from typing import Any, cast
 
 from mitmproxy import exceptions, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
-from mitmproxy.master import Master
 from mitmproxy.proxy.server import ConnectionHandler
 
 from captures.database_url import DatabaseUrl, Place
@@ -26,6 +25,7 @@ from proxy_addons import http1_guard
 from proxy_addons.addon import Upshim
 from proxy_addons.admin import Admin
 from proxy_addons.drain import Drain
+from proxy_addons.lean_master import LeanMaster
 from proxy_addons.limits import Bounds, Limits, Transport, descriptors
 from proxy_addons.notify import keep_alive, notify, watchdog_period
 
@@ -69,7 +69,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
 
     The first SIGTERM lets exchanges in flight finish, everything else ends at once. Raises `StartError`.
     """
-    master = Master(options.Options())
+    master = LeanMaster(options.Options())
     server = proxyserver.Proxyserver()
     addon, drain = Upshim(), Drain()
 

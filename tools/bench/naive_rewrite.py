@@ -1,4 +1,4 @@
-"""The script one would write at first: `mitmdump -s naive_rewrite.py`. What upshim is compared with, not a part of it."""
+"""The script one would write at first: `mitmdump -s naive_rewrite.py`. Not a part of upshim."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class NaiveRewrite:
     def request(self, flow: http.HTTPFlow) -> None:
         """Report version zero."""
         if "ucdevice.upx" in flow.request.path:
-            flow.request.text = re.sub(r"<Version>[\d.]+</Version>", "<Version>0.0.0.0</Version>", flow.request.text)
+            flow.request.text = re.sub(
+                r"<Version>[\d.]+</Version>", "<Version>0.0.0.0</Version>", flow.request.text or ""
+            )
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Write down what was said."""

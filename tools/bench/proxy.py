@@ -126,8 +126,8 @@ def bars(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     if plain["installed"] and ours["checks_per_s"] < AT_LEAST * plain["checks_per_s"]:
         yield f"{ours['checks_per_s'] / plain['checks_per_s']:.2f} times mitmdump, wanted {AT_LEAST}"
     front = results[FRONT]
-    if front["installed"] and front["mb_per_s"] < FIRMWARE_AT_LEAST * direct["mb_per_s"]:
-        yield f"firmware through HAProxy {front['mb_per_s'] / direct['mb_per_s']:.2f} of direct, wanted {FIRMWARE_AT_LEAST}"
+    if front["installed"] and (share := front["mb_per_s"] / direct["mb_per_s"]) < FIRMWARE_AT_LEAST:
+        yield f"firmware through HAProxy {share:.2f} of direct, wanted {FIRMWARE_AT_LEAST}"
     if ours["first_byte"] > FIRST_BYTE:
         yield f"first byte after {ours['first_byte']:.1f} ms, wanted {FIRST_BYTE:g}"
     if ours["peak"] > MEMORY:

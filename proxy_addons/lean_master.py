@@ -1,0 +1,195 @@
+"""mitmproxy's master with a table of hooks in place of a search, and hooks that run where they arise.
+
+This file, http1_guard.py and launcher.py are the ones that know mitmproxy's inside.
+
+mitmproxy looks through all addons for each of the dozen hooks of a request, does so once more for `update`, and makes
+a task for every one of them. Here the functions behind a hook are looked up once, `update` is left out where no addon
+has it, and a hook runs in place for as long as nothing has to be awaited; only what is left to await becomes a task.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from mitmproxy import exceptions, flow, hooks, options
+from mitmproxy.addonmanager import AddonManager, traverse
+from mitmproxy.master import Master
+from mitmproxy.proxy import commands, events, layer, mode_servers
+from mitmproxy.proxy.context import Context
+
+logger = logging.getLogger("upshim")
+
+Function = Callable[..., Awaitable[None] | None]
+Rest = tuple[Awaitable[None], Iterator[Function]]  # what is left of a hook: one to be awaited, those behind it
+
+
+class HookTable(AddonManager):
+    """The addons, and by the name of a hook the functions that it means."""
+
+    def __init__(self, master: Master) -> None:
+        super().__init__(master)
+        self._functions: dict[str, tuple[Function, ...]] = {}
+
+    def add(self, *addons: Any) -> None:
+        """Add addons behind the others."""
+        super().add(*addons)
+
+    def register(self, addon: Any) -> Any:
+        """Add an addon; the table is made anew."""
+        self._functions.clear()
+        return super().register(addon)
+
+    def remove(self, addon: Any) -> None:
+        """Remove an addon; the table is made anew."""
+        super().remove(addon)
+        self._functions.clear()
+
+    def clear(self) -> None:
+        """Remove all addons."""
+        super().clear()
+        self._functions.clear()
+
+    def functions(self, name: str) -> tuple[Function, ...]:
+        """What runs for a hook, in order."""
+        found = self._functions.get(name)
+        if found is None:
+            addons = traverse(self.chain)
+            found = tuple(function for addon in addons if callable(function := getattr(addon, name, None)))
+            self._functions[name] = found
+        return found
+
+    async def handle_lifecycle(self, event: hooks.Hook) -> None:
+        """Run a hook."""
+        rest = self.begin(event)
+        if rest is not None:
+            await self.finish(event, rest)
+
+    def begin(self, event: hooks.Hook) -> Rest | None:
+        """Run a hook as far as nothing has to be awaited; what is left for `finish`, or None."""
+        (argument,) = event.args()
+        functions = iter(self.functions(event.name))
+        rest = self._go_on(event, functions, argument)
+        if rest is None:
+            self._update(event, argument)
+        return rest
+
+    async def finish(self, event: hooks.Hook, rest: Rest | None) -> None:
+        """The rest of a hook."""
+        (argument,) = event.args()
+        while rest is not None:
+            awaitable, functions = rest
+            try:
+                await awaitable
+            except exceptions.AddonHalt:
+                break
+            except Exception as error:  # noqa: BLE001 - whatever an addon does, the exchange goes on
+                tell(event, error)
+            rest = self._go_on(event, functions, argument)
+        self._update(event, argument)
+
+    def _go_on(self, event: hooks.Hook, functions: Iterator[Function], argument: Any) -> Rest | None:
+        for function in functions:
+            try:
+                result = function(argument)
+            except exceptions.AddonHalt:
+                break
+            except Exception as error:  # noqa: BLE001 - whatever an addon does, the exchange goes on
+                tell(event, error)
+                continue
+            if result is not None and inspect.isawaitable(result):
+                return result, functions
+        return None
+
+    def _update(self, event: hooks.Hook, argument: Any) -> None:
+        if self.functions("update") and event.name != "update" and isinstance(argument, flow.Flow):
+            self.trigger(hooks.UpdateHook([argument]))
+
+
+def tell(event: hooks.Hook, error: Exception) -> None:
+    """An addon has raised: the exchange goes on, and so do the addons behind it."""
+    logger.error("upshim: an addon failed in %s: %r", event.name, error, exc_info=error)
+
+
+class InPlace:
+    """A connection's outermost layer; hooks run inside of it, and what is left of one to await goes on outside."""
+
+    def __init__(self, outermost: layer.Layer, table: HookTable, left: dict[hooks.Hook, Rest]) -> None:
+        self.outermost = outermost
+        self._table = table
+        self._left = left
+
+    @property
+    def context(self) -> Context:
+        """What mitmproxy asks of a layer beside `handle_event`."""
+        return self.outermost.context
+
+    def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
+        """What mitmproxy is to do about an event."""
+        waiting = deque([event])
+        while waiting:
+            for command in self.outermost.handle_event(waiting.popleft()):
+                if not isinstance(command, commands.StartHook):
+                    yield command
+                    continue
+                rest = self._table.begin(command)
+                if rest is not None:
+                    self._left[command] = rest
+                    yield command
+                elif command.blocking:
+                    waiting.append(events.HookCompleted(command))
+
+
+class Handler(mode_servers.ProxyConnectionHandler):
+    """A connection of a phone."""
+
+    def __init__(self, master: LeanMaster, *others: Any) -> None:
+        self._left: dict[hooks.Hook, Rest] = {}
+        self._table = master.addons
+        super().__init__(master, *others)
+
+    @property
+    def layer(self) -> Any:
+        """The outermost layer."""
+        return self._layer
+
+    @layer.setter
+    def layer(self, outermost: layer.Layer) -> None:
+        self._layer = InPlace(outermost, self._table, self._left)
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        """A hook that mitmproxy itself awaits, or the rest of one that was begun in place."""
+        with self.timeout_watchdog.disarm():
+            rest = self._left.pop(hook, None) or self._table.begin(hook)
+            if rest is not None:
+                await self._table.finish(hook, rest)
+            (argument,) = hook.args()
+            if isinstance(argument, flow.Flow):
+                await argument.wait_for_resume()
+
+
+class LeanMaster(Master):
+    """A master whose connections work as described above."""
+
+    addons: HookTable
+
+    def __init__(self, settings: options.Options) -> None:
+        super().__init__(settings)
+        self.addons = HookTable(self)
+        # Where mitmproxy's listeners find the class of a connection.
+        mode_servers.ProxyConnectionHandler = make_handler  # type: ignore[assignment,misc]
+
+    def shutdown(self) -> None:
+        """End; may be called from any thread."""
+        super().shutdown()
+
+
+stock_handler = mode_servers.ProxyConnectionHandler
+
+
+def make_handler(master: Master, *others: Any) -> mode_servers.ProxyConnectionHandler:
+    """A connection of whichever master there is: a process may run stock ones too."""
+    return Handler(master, *others) if isinstance(master, LeanMaster) else stock_handler(master, *others)

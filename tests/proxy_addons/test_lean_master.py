@@ -1,0 +1,202 @@
+"""The table of hooks: what runs, in which order, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from http import client
+from typing import Any
+
+import pytest
+from mitmproxy import ctx, exceptions, hooks, http, options
+from mitmproxy.addonmanager import AddonManager
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
+from mitmproxy.test.tflow import tflow
+
+from proxy_addons.lean_master import HookTable, InPlace, LeanMaster
+from proxy_addons.pytest_plugin import RunningProxy
+from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
+from tests.servers import Received, message, serving
+
+
+class One:
+    name = "one"
+
+    def __init__(self, heard: list[str], raises: type[Exception] | None = None) -> None:
+        self.heard = heard
+        self.raises = raises
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        self.heard.append(self.name)
+        if self.raises is not None:
+            raise self.raises
+
+
+class Waits:
+    def __init__(self, heard: list[str], until: asyncio.Event, raises: type[Exception] | None = None) -> None:
+        self.heard = heard
+        self.until = until
+        self.raises = raises
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        self.heard.append("begins")
+        await self.until.wait()
+        self.heard.append("ends")
+        if self.raises is not None:
+            raise self.raises
+
+
+class Last(One):
+    name = "last"
+
+
+class Updated:
+    def __init__(self, heard: list[str]) -> None:
+        self.heard = heard
+
+    def update(self, flows: list[http.HTTPFlow]) -> None:
+        self.heard.append("updated")
+
+
+def with_table(use: Callable[[HookTable], Awaitable[Any]]) -> None:
+    async def run() -> None:
+        before = ctx.__dict__.copy()
+        try:
+            await use(LeanMaster(options.Options()).addons)
+        finally:
+            ctx.__dict__.clear()
+            ctx.__dict__.update(before)
+
+    asyncio.run(run())
+
+
+def test_hooks_run_in_order_and_the_table_follows_the_addons() -> None:
+    heard: list[str] = []
+
+    async def use(table: HookTable) -> None:
+        table.add(first := One(heard))
+        await table.handle_lifecycle(HttpRequestHook(tflow()))
+        table.add(Last(heard), Updated(heard))
+        await table.handle_lifecycle(HttpRequestHook(tflow()))
+        table.remove(first)
+        await table.handle_lifecycle(HttpRequestHook(tflow()))
+        table.clear()
+        await table.handle_lifecycle(HttpRequestHook(tflow()))
+
+    with_table(use)
+    assert heard == ["one", "one", "last", "updated", "last", "updated"]
+
+
+@pytest.mark.parametrize("raises", [ValueError, exceptions.OptionsError])
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_addon_that_raises_costs_the_others_nothing(
+    raises: type[Exception], waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str] = []
+
+    async def use(table: HookTable) -> None:
+        ready = asyncio.Event()
+        ready.set()
+        table.add(Waits(heard, ready, raises) if waits else One(heard, raises), Last(heard))
+        await table.handle_lifecycle(HttpRequestHook(tflow()))
+
+    with_table(use)
+    assert heard[-1] == "last"
+    assert f"failed in request: {raises.__name__}" in caplog.text
+
+
+def test_a_halt_ends_the_row() -> None:
+    heard: list[str] = []
+
+    async def use(table: HookTable) -> None:
+        table.add(One(heard, exceptions.AddonHalt), Last(heard))
+        await table.handle_lifecycle(HttpRequestHook(tflow()))
+
+    with_table(use)
+    assert heard == ["one"]
+
+
+class Asks:
+    """A layer with one question, as mitmproxy's layers ask."""
+
+    def __init__(self, flow: http.HTTPFlow, heard: list[str]) -> None:
+        self.hook = HttpRequestHook(flow)
+        self.heard = heard
+
+    def handle_event(self, event: events.Event) -> Iterator[commands.Command]:
+        if isinstance(event, events.HookCompleted):
+            assert event.command is self.hook
+            self.heard.append("answered")
+            yield commands.Log("done")
+        else:
+            yield self.hook
+
+
+def test_only_what_has_to_be_awaited_leaves_its_place() -> None:
+    heard: list[str] = []
+
+    async def use(table: HookTable) -> None:
+        table.add(One(heard))
+        left: dict[hooks.Hook, Any] = {}
+        layer: Any = Asks(tflow(), heard)
+        told = list(InPlace(layer, table, left).handle_event(events.Start()))
+        assert [type(one) for one in told] == [commands.Log]
+        assert (heard, left) == (["one", "answered"], {})
+        going = asyncio.Event()
+        table.add(Waits(heard, going), Last(heard))
+        told = list(InPlace(layer, table, left).handle_event(events.Start()))
+        assert told == [layer.hook]
+        rest = asyncio.ensure_future(table.finish(layer.hook, left.pop(layer.hook)))
+        await asyncio.sleep(0)
+        assert heard[2:] == ["one", "begins"]
+        going.set()
+        await rest
+        assert heard[4:] == ["ends", "last"]
+
+    with_table(use)
+
+
+def test_the_inside_of_mitmproxy_is_as_this_expects() -> None:
+    assert issubclass(HookTable, AddonManager)
+    for name in ("register", "remove", "clear", "handle_lifecycle", "trigger"):
+        assert callable(getattr(AddonManager, name)), name
+
+
+def update_server(request: Received) -> Iterator[bytes]:
+    yield message(answer_body(), "Content-Type: text/xml") if request.method == "POST" else message(b"firmware" * 4096)
+
+
+def test_no_flow_is_kept_once_it_is_recorded(
+    upshim_proxy: Callable[..., RunningProxy], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[http.HTTPFlow]] = []
+    make = http.HTTPFlow.__init__
+
+    def remember(flow: http.HTTPFlow, *args: Any, **named: Any) -> None:
+        make(flow, *args, **named)
+        made.append(weakref.ref(flow))
+
+    monkeypatch.setattr(http.HTTPFlow, "__init__", remember)
+    rules = tmp_path / "rules.toml"
+    rules.write_text(REPORT_ZERO)
+    with serving(update_server) as server:
+        proxy = upshim_proxy(server.url, rules)
+        with closing(client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)) as phone:
+            for _ in range(3):
+                phone.request("POST", CHECK_TARGET, check_body())
+                assert phone.getresponse().read() == answer_body()
+                phone.request("GET", "/x.nbt")
+                assert len(phone.getresponse().read()) == 32768
+            assert len(made) == 6
+            # On a connection that is still open mitmproxy itself has the last one in hand. A download is recorded a moment after its end.
+            deadline = time.monotonic() + 20
+            while len(proxy.recorded()) < 6 or sum(flow() is not None for flow in made) > 1:
+                assert time.monotonic() < deadline
+                gc.collect()
+                time.sleep(0.02)
+        assert all(b'Version="0.0.0.0"' in one.body for one in server.received if one.method == "POST")
