@@ -19,6 +19,7 @@ from captures.sources import Item
 from tools.fact_words import words
 
 HTTPS_PORT = ":443"
+UNKNOWN = "0.0.0.0:"  # archives do not tell the client
 NARROWEST = 24  # columns of a target on a terminal, however narrow that is
 SHOWN_FIRST = ("exchanges", "exchanges incomplete", "observations")
 INDENT = " " * 7
@@ -86,7 +87,8 @@ class Lines:
             style = "green" if response.status < 300 else "yellow" if response.status < 400 else "red"
         asked = request.method or "-"
         time = self._time(exchange.started)
-        self._row((str(exchange.index), time, exchange.client, asked, status, size, target or "-"), style)
+        client = "-" if exchange.client.startswith(UNKNOWN) else exchange.client
+        self._row((str(exchange.index), time, client, asked, status, size, target or "-"), style)
         if response is not None and response.interim:
             self._below([f"after {code} {reason}".rstrip() for code, reason, _ in response.interim[:3]], "", "dim")
         told = "; ".join(filter(None, map(words, exchange.facts)))
