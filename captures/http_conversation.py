@@ -212,6 +212,11 @@ def _nothing(_data: bytes) -> None:
     """Take bytes of a body nobody asked about."""
 
 
+def _not_shown(trailers: Headers) -> str:
+    names = ", ".join(sorted({name for name, _ in trailers})[:5])
+    return f"{len(trailers)} trailer fields not shown: {names}"
+
+
 class _Side:
     """What both directions share: the reader, the time of what it reads, and the exchange it is about."""
 
@@ -337,9 +342,11 @@ class _ClientSide(_Side):
         exchange.problem(f"{reason} (request)", broken=True)
         self._over(exchange)
 
-    def done(self, trailers: Headers, problems: tuple[str, ...]) -> None:  # noqa: ARG002
+    def done(self, trailers: Headers, problems: tuple[str, ...]) -> None:
         exchange = self.exchange
         if exchange is not None:
+            if trailers:
+                exchange.problem(f"{_not_shown(trailers)} (request)")
             self._note(exchange, problems, " (request)", broken=True)
             self._over(exchange)
 
@@ -482,11 +489,13 @@ class _ServerSide(_Side):
         exchange.problem(reason, broken=True)
         self._over(exchange)
 
-    def done(self, trailers: Headers, problems: tuple[str, ...]) -> None:  # noqa: ARG002 - shown nowhere
+    def done(self, trailers: Headers, problems: tuple[str, ...]) -> None:
         exchange = self.exchange
         if self._interim or exchange is None:
             self._interim = False
             return
+        if trailers:
+            exchange.problem(_not_shown(trailers))
         self._note(exchange, problems, "", broken=True)
         self._over(exchange)
 

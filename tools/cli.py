@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
-from tools.errors import EXIT_UNUSABLE, UnusableInput
+from tools.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, UnusableInput
 from tools.options import declare
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone (`| head`); keep the interpreter from complaining again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 def add_verb(verbs: argparse._SubParsersAction[OneLineParser], name: str, module: Verb) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 EXIT_OK = 0
 EXIT_PROBLEM = 1
 EXIT_UNUSABLE = 2
+EXIT_INTERRUPTED = 130  # from the keyboard, as shells have it
 
 
 class UnusableInput(Exception):

@@ -515,3 +515,13 @@ def test_odd_flags_do_no_harm(tmp_path: Path, flags: int) -> None:
 def test_acknowledgements_alone_open_nothing(tmp_path: Path) -> None:
     items = read(tmp_path, [Packet(ethernet(ipv4(tcp(flags=ACK, seq=9))))])
     assert "TCP connections" not in counts(items)
+
+
+def test_trailers_are_not_lost_without_a_word(tmp_path: Path) -> None:
+    asked = (
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;x=y\r\na\r\n0\r\nX-B: 1\r\nX-A: 2\r\n\r\n"
+    )
+    told = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nDigest: z\r\n\r\n"
+    (one,) = exchanges(read(tmp_path, Talk().open().client(asked).server(told).close().packets))
+    assert one.complete
+    assert one.problems == ("2 trailer fields not shown: X-A, X-B (request)", "1 trailer fields not shown: Digest")

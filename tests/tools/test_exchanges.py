@@ -12,6 +12,7 @@ from captures.store import Store
 from tests.bodies import CHECK_TARGET, answer_body, check_body
 from tests.captures.test_store import an_exchange
 from tools.cli import main
+from tools.exchange_lines import Lines
 
 
 @pytest.fixture
@@ -85,3 +86,14 @@ def test_secrets_that_are_not_there(
 ) -> None:
     assert main(["exchanges", str(recording), option, str(tmp_path / "none")]) == 2
     assert "none: No such file or directory" in capsys.readouterr().err
+
+
+def test_an_interrupt_from_the_keyboard_is_no_traceback(
+    recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lines, "show", interrupt)
+    assert main(["exchanges", str(recording)]) == 130
+    assert capsys.readouterr() == ("", "")
