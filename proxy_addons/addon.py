@@ -33,6 +33,7 @@ from proxy_addons import contentviews, phone_events
 from proxy_addons.check import Check
 from proxy_addons.failures import Failures, fail_open, fail_open_async
 from proxy_addons.flows import body_length, headers_of, moment
+from proxy_addons.forwarded import Fronts
 from proxy_addons.health import PATH, health_answer, is_health_check
 from proxy_addons.history import Histories
 from proxy_addons.kill_switch import KillSwitch
@@ -70,6 +71,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_body_limit", int, BODY_LIMIT, "Bytes up to which an update check is decoded."),
     ("upshim_health", str, PATH, "Path of the health check of a load balancer in front; empty: none."),
     ("upshim_upstream", Sequence[str], [], "host:port that may be connected to, beside that of --mode."),
+    ("upshim_trust_forwarded", Sequence[str], [], "Fronts (address, network) whose X-Forwarded-For is true."),
 )
 
 
@@ -80,6 +82,7 @@ class Upshim:
         self.failures = Failures()
         self.recording: Recorder | None = None
         self.rewriter = Rewriter(Rules(), Vocabulary.default(), BODY_LIMIT)
+        self.fronts = Fronts()
         self.upstreams = Upstreams()
         self.metrics = Metrics(self)
         self.draining = False
@@ -118,6 +121,11 @@ class Upshim:
                 raise exceptions.OptionsError(str(error)) from error
             if self.packages is not None:
                 self.packages.configure(self.upstreams, options.mode)
+        if "upshim_trust_forwarded" in updated:
+            try:
+                self.fronts = Fronts.of(options.upshim_trust_forwarded)
+            except ValueError as error:
+                raise exceptions.OptionsError(f"upshim_trust_forwarded: {error}") from error
         if updated & {
             "upshim_record",
             "upshim_state",
@@ -242,7 +250,8 @@ class Upshim:
             return
         request.stream = True  # whatever happens below, nothing unknown piles up in memory
         is_check = request.method == "POST" and classify(path_of(request.path)) is Resource.UPDATE_HANDLER
-        watch = Watch(is_check, Message(headers_of(request)))
+        headers = headers_of(request)
+        watch = Watch(is_check, Message(headers), self.fronts.client(flow.client_conn.peername[0], headers))
         self._watches[flow] = watch
         self._look_for_fetch(watch, flow)
         try:
@@ -350,7 +359,7 @@ class Upshim:
         return self._tee()
 
     def _look_for_fetch(self, watch: Watch, flow: http.HTTPFlow) -> None:
-        request, (address, *_) = flow.request, flow.client_conn.peername
+        request, address = flow.request, watch.address
         now = moment(request.timestamp_start)
         if self.ledger is not None:
             self.ledger.fetching(watch.uid, request.method, request.path, address, now)
@@ -376,7 +385,7 @@ class Upshim:
         # Local time, for rules speak of times of day; that of the exchange, so that a replay decides as of then.
         now = moment(flow.request.timestamp_start).astimezone()
         files = self.packages.look_for(flow.request) if self.packages is not None else None
-        message = raw, watch.request.headers, flow.client_conn.peername[0]
+        message = raw, watch.request.headers, watch.address
         return Check(self.rewriter, message, now, self.why_stopped(), files, None if self.ledger else self.histories)
 
     def _not_decoded(self, raw: bytes, error: Exception) -> Checked:

@@ -38,9 +38,10 @@ def moment_or_none(timestamp: float | None) -> datetime | None:
     return None if timestamp is None else moment(timestamp)
 
 
-def client_of(client: connection.Client) -> str:
-    """The phone's end of its connection."""
-    return endpoint(*client.peername[:2])
+def client_of(client: connection.Client, address: str) -> str:
+    """The phone's end of its connection; its port is 0 where a load balancer told the address alone."""
+    peer, port = client.peername[:2]
+    return endpoint(address, port if address == peer else 0)
 
 
 def server_of(server: connection.Server) -> str:

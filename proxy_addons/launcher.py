@@ -62,6 +62,7 @@ class Launch:
     admin_token: Path | None = None
     drain: float = 30.0  # seconds that exchanges in flight may take after SIGTERM
     bounds: Bounds = field(default_factory=Bounds)
+    trust_forwarded: Sequence[str] = ()
 
 
 async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable[[], None]], None]) -> None:
@@ -101,10 +102,12 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             upshim_profile=as_option(launch.profile),
             upshim_pcap=as_option(launch.pcap),
             upshim_dry_run=launch.dry_run,
+            upshim_trust_forwarded=list(launch.trust_forwarded),
             upshim_kill_switch=as_option(launch.kill_switch),
             **({} if launch.body_limit is None else {"upshim_body_limit": launch.body_limit}),
             **({} if launch.health is None else {"upshim_health": launch.health}),
         )
+        limits.fronts = addon.fronts
         if not await server.setup_servers():
             causes = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
             raise StartError(first_line("; ".join(causes) or "cannot listen"))

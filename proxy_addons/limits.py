@@ -18,6 +18,7 @@ from mitmproxy import connection, http
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from proxy_addons.failures import Failures
+from proxy_addons.forwarded import Fronts
 from proxy_addons.metrics import Metrics
 
 logger = logging.getLogger("upshim")
@@ -96,13 +97,14 @@ class Limits:
         self._by_address: Counter[str] = Counter()
         self._unsent: dict[str, tuple[float, Transport]] = {}  # what may be left when the connection is over
         self._lingering = 0
+        self.fronts = Fronts()  # many phones may come from the address of one
 
     def client_connected(self, client: connection.Client) -> None:
         """A phone has connected; setting its error closes the connection."""
         address = str(client.peername[0])
         if len(self._states) + self._lingering >= self.bounds.connections:
             client.error = why = "too many connections"
-        elif self._by_address[address] >= self.bounds.of_one:
+        elif self._by_address[address] >= self.bounds.of_one and not self.fronts.trusts(address):
             client.error = why = "too many connections of one address"
         else:
             self._states[client.id] = State(address, time.monotonic())

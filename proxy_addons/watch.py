@@ -48,6 +48,7 @@ class Watch:
 
     is_check: bool
     request: Message
+    address: str = ""  # of the phone
     response: Message = field(default_factory=Message)
     checked: Checked | None = None
     problems: list[str] = field(default_factory=list)
@@ -78,7 +79,7 @@ def exchange_of(flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> Exchang
         capture="live",
         index=0,
         connection=flow.client_conn.id,
-        client=client_of(flow.client_conn),
+        client=client_of(flow.client_conn, watch.address),
         server=server_of(flow.server_conn),
         started=moment(flow.request.timestamp_start),
         request_ended=moment_or_none(flow.request.timestamp_end),

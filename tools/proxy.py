@@ -74,6 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--idle", type=float, default=150.0, metavar="SECONDS", help="close connections that are silent (default 150)"
     )
+    parser.add_argument(
+        "--trust-forwarded",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="a load balancer in front (address or network) whose X-Forwarded-For tells the phone's address",
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log (default text)")
     parser.add_argument("--verbose", action="store_true", help="log connections too")
 
@@ -108,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         admin_token=args.admin_token,
         drain=args.drain,
         bounds=bounds(args),
+        trust_forwarded=args.trust_forwarded,
     )
 
     def ready(addresses: list[tuple[str, int]], _stop: object) -> None:
