@@ -114,6 +114,9 @@ class Lines:
         first = [name for name in SHOWN_FIRST if name in counts]
         told = ", ".join(_counted(counts[name], name) for name in (*first, *sorted(counts.keys() - set(first))))
         self._line(f"{summary.capture}: {summary.format}: {told or 'nothing in it'}", "bold")
+        hidden = counts.get("TLS connections", 0) - counts.get("TLS connections decrypted", 0)
+        if hidden > 0:
+            self._below([f"{_counted(hidden, 'TLS connections')} not decrypted (--keylog or --tls-key)"], "", "dim")
         self._below(summary.problems, "! ", "red" if summary.damaged or summary.partial else "yellow")
         self._capture = None
 
@@ -188,7 +191,9 @@ def _shortened(text: str, width: int) -> str:
 
 
 def _counted(count: int, name: str) -> str:
-    return "1 " + _PLURAL.sub(r"\1", name, count=1) if count == 1 else f"{count} {name}"
+    if count != 1:
+        return f"{count} {name}"
+    return "1 " + _PLURAL.sub(r"\1", name, count=1).replace(" that are ", " that is ")
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:

@@ -158,7 +158,7 @@ def compare_answers(args: argparse.Namespace, source: Source) -> int:
         resender = Resender(args.to, speed)
     except ValueError as error:
         raise UnusableInput(f"--to: {error}") from error
-    sent = different = 0
+    sent = different = silent = 0
     with resender:
         for exchange in source.exchanges():
             if reason := unsendable(exchange.request):
@@ -166,12 +166,17 @@ def compare_answers(args: argparse.Namespace, source: Source) -> int:
                 continue
             sent += 1
             answer = resender.send(exchange)
-            differences = answer if isinstance(answer, list) else list(answer_differences(exchange, answer))
+            if isinstance(answer, list):
+                silent += 1
+                report(exchange, answer, as_json=args.json)
+                continue
+            differences = list(answer_differences(exchange, answer))
             different += bool(differences)
             report(exchange, differences, as_json=args.json)
     if not args.json:
-        print(f"{sent} requests sent, {different} answered differently")
-    return EXIT_PROBLEM if different else EXIT_OK
+        unanswered = f", {silent} not answered" if silent else ""
+        print(f"{sent} requests sent, {different} answered differently{unanswered}")
+    return EXIT_PROBLEM if different or silent else EXIT_OK
 
 
 def unsendable(request: Request) -> str | None:

@@ -95,6 +95,8 @@ def test_requests_are_sent_again_and_answers_compared(recording: Path, capsys: p
             yield b""
 
     with serving(other) as server:
+        assert main(["replay", str(recording), "--to", server.url]) == 1
+        assert capsys.readouterr().out.endswith("3 requests sent, 2 answered differently, 1 not answered\n")
         assert main(["replay", str(recording), "--to", server.url, "--json"]) == 1
     check, _, fetch = (json.loads(line)["differences"] for line in capsys.readouterr().out.splitlines())
     assert check[-1] == "means: offers nothing recorded, offers 1.0.522.103 now"
