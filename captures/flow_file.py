@@ -54,7 +54,8 @@ def read(path: Path, _options: object = None) -> Iterator[Exchange | CaptureSumm
     if problems and not counts - Counter(refused=counts["refused"]):
         raise CaptureError(path, problems[0])
     problems += [f"{number} {kind}, which are not HTTP" for kind, number in counts.items() if kind.endswith(" flows")]
-    yield CaptureSummary(str(path), FORMAT, counts, tuple(problems), damaged)
+    partial = damaged or bool(counts["refused"])
+    yield CaptureSummary(str(path), FORMAT, counts, tuple(problems), damaged, partial)
 
 
 class FlowFileWriter:

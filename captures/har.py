@@ -61,7 +61,7 @@ def read(path: Path, _options: object = None) -> Iterator[Exchange | CaptureSumm
             yield exchange
     if problems and not counts["exchanges"]:
         raise CaptureError(path, problems[0])
-    yield CaptureSummary(str(path), FORMAT, counts, tuple(problems))
+    yield CaptureSummary(str(path), FORMAT, counts, tuple(problems), partial=bool(problems))
 
 
 def _exchange(entry: object, capture: str, index: int) -> Exchange:

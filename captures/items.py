@@ -81,8 +81,8 @@ class CaptureSummary:
     """The account of one capture: what was in it, what of it was not read, and why.
 
     `counts` are plain numbers by name; `problems` are about the capture, not about one exchange. `damaged` says that
-    the file itself ends early or is broken, `partial` that something else was not read that should have been, such as
-    TLS whose secrets are there.
+    the file itself ends early or is broken, `partial` that for this or another reason something was not read that
+    should have been: packets of a link that is not known, flows that were refused, TLS whose secrets are there.
     """
 
     capture: str

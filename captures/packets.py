@@ -89,8 +89,6 @@ def _with_decrypted(
     for item in items():
         if isinstance(item, Exchange) and item.connection in decryption.connections:
             yield replace(item, problems=(*item.problems, DECRYPTED))
-        elif isinstance(item, CaptureSummary) and decryption.problems:
-            yield replace(item, partial=True)
         else:
             yield item
 
@@ -187,7 +185,8 @@ class PacketReader:
         problems = [*file.problems]
         for number in sorted(link_type for name in self.counts if (link_type := _link_type_of(name)) is not None):
             problems.append(f"packets of link type {number} are not read")
-        yield CaptureSummary(self.recorder.capture, file.format, self.counts, tuple(problems), file.damaged)
+        told = tuple(problems)
+        yield CaptureSummary(self.recorder.capture, file.format, self.counts, told, file.damaged, partial=bool(told))
 
     def close(self) -> None:
         """Let go of all files, where the reading was given up before its end."""

@@ -33,7 +33,7 @@ def with_secrets(args: argparse.Namespace, options: ReadOptions) -> ReadOptions:
 
 def exit_code(summary: CaptureSummary) -> int:
     """1 where the capture could not be read in full."""
-    return EXIT_PROBLEM if summary.damaged or summary.partial else EXIT_OK
+    return EXIT_PROBLEM if summary.partial else EXIT_OK
 
 
 def size(path: Place) -> int | None:

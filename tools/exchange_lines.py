@@ -117,7 +117,7 @@ class Lines:
         hidden = counts.get("TLS connections", 0) - counts.get("TLS connections decrypted", 0)
         if hidden > 0:
             self._below([f"{_counted(hidden, 'TLS connections')} not decrypted (--keylog or --tls-key)"], "", "dim")
-        self._below(summary.problems, "! ", "red" if summary.damaged or summary.partial else "yellow")
+        self._below(summary.problems, "! ", "red" if summary.partial else "yellow")
         self._capture = None
 
     def _time(self, moment: datetime) -> str:

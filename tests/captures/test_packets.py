@@ -458,6 +458,7 @@ def test_a_link_type_that_is_not_read_is_named(tmp_path: Path) -> None:
     items = read(tmp_path, [Packet(b"x" * 60)], link=105)
     assert isinstance(items[-1], CaptureSummary)
     assert items[-1].problems == ("packets of link type 105 are not read",)
+    assert items[-1].partial
 
 
 def test_networks_with_the_same_addresses_are_kept_apart(tmp_path: Path) -> None:
