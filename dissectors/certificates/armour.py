@@ -123,6 +123,11 @@ def _unbase64(text: str, offset: int) -> bytes:
         raise DissectError(offset, "base64", str(error)) from None
 
 
+def is_ascii_text(octets: bytes) -> bool:
+    """Whether these are printable characters and white space alone."""
+    return _ASCII_TEXT.fullmatch(octets) is not None
+
+
 def looks_like_armour(data: bytes) -> bool:
     """Whether it is worth asking `strip` and what comes after: PEM, base64 of a SEQUENCE, or a SEQUENCE that fits.
 

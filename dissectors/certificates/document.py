@@ -21,12 +21,13 @@ from dissectors.certificates.x509 import (
     read_certificate,
     signature_algorithm,
 )
-from dissectors.errors import DissectError
+from dissectors.errors import DissectError, LimitExceeded
 
 MAX_PROBLEMS = 200
 MAX_OUTLINE = 64  # nodes shown of a structure that has no name here
 MAX_PADDING = 8  # zero bytes that follow a signature to align it
 SHOWN_OCTETS = 32
+MIN_DAMAGED = 32  # bytes of a damaged encoding, of which a printable character for each would be text
 
 _TYPES = {
     tlv.BOOLEAN: "BOOLEAN",
@@ -246,22 +247,30 @@ def _block(block: armour.Block, budget: tlv.Budget) -> Document:
         if item is None:
             break
         items.append(item)
-    end = forest.roots[len(items) - 1].stop if items else 0
+    told = forest.roots[: len(items)]
+    end = told[-1].stop if told else 0
     if not items:
-        if forest.error or not forest.roots:
-            raise forest.error or DissectError(0, "a certificate or a signature", "nothing")
+        if forest.error and (isinstance(forest.error, LimitExceeded) or not _mostly_readable(forest, block.der)):
+            raise forest.error
+        if not forest.roots:
+            raise DissectError(0, "a certificate or a signature", "nothing")
         items.append(Structure(forest.roots))
-        end = len(block.der)
+        told, end = forest.roots, len(block.der)
     rest = block.der[end:]
     if rest.strip() and (rest.strip(b"\0") or len(rest) >= MAX_PADDING):
         problems.append(f"{len(rest)} bytes follow at offset {end}")
-    if forest.error and forest.error.offset < end:
+    if forest.error and (forest.error.offset < end or any(root.truncated for root in told)):
         problems.append(f"cut off or damaged: {forest.error}")
     if forest.first_indefinite is not None and forest.first_indefinite < end:
         problems.append(f"BER, not DER: indefinite length at offset {forest.first_indefinite}")
     if block.label == "CERTIFICATE" and not isinstance(items[0], Certificate):
         problems.append(f"labelled CERTIFICATE, but holds {_kind(items[0])}")
     return Document("", tuple(items), forest.first_indefinite is not None, len(rest), (), tuple(problems))
+
+
+def _mostly_readable(forest: tlv.Forest, der: bytes) -> bool:
+    """Whether a damaged encoding is worth its TLV view: not what only happens to begin like one."""
+    return forest.reached * 2 >= len(der) and len(der) > MIN_DAMAGED and not armour.is_ascii_text(der[:MIN_DAMAGED])
 
 
 def _item(root: Node, budget: tlv.Budget) -> Item | None:

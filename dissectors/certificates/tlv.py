@@ -125,8 +125,8 @@ class Node:
     """One tag-length-value; offsets count from the start of `source`.
 
     `offset` is the first identifier octet, `content` and `end` bound the value, `stop` is past the whole encoding
-    (for an indefinite length past its end-of-contents octets). `truncated` marks a node that the input does not hold
-    to its end.
+    (for an indefinite length past its end-of-contents octets). `truncated` marks a node whose children are not all
+    there: the input does not hold it to its end, or its inside is damaged.
     """
 
     tag: Tag
@@ -169,6 +169,7 @@ class Forest:
     roots: tuple[Node, ...]
     error: DissectError | None = None
     first_indefinite: int | None = None  # offset of the first node of indefinite length
+    reached: int = 0  # where the last value ends that could be read
 
 
 @dataclass(slots=True)
@@ -181,6 +182,7 @@ class _Open:
     end: int  # of the value; for an indefinite length the end of what encloses it
     indefinite: bool = False
     truncated: bool = False
+    damaged: bool = False
     children: list[Node] = field(default_factory=list)
 
 
@@ -188,7 +190,8 @@ def read(data: bytes, budget: Budget | None = None) -> Forest:
     """Read whatever can be read; never raises.
 
     A node whose length the input does not hold is cut off at its end (`truncated`). Where the inside of a node of
-    known length is no proper encoding, that node is left without children and reading goes on behind it.
+    known length is no proper encoding, that node keeps the children before the fault, is marked like one that is cut
+    off, and reading goes on behind it.
     """
     reader = _Reader(data, budget or Budget())
     while not reader.done:
@@ -204,7 +207,7 @@ def read(data: bytes, budget: Budget | None = None) -> Forest:
                 break
     reader.close_all()
     first = reader.errors[0] if reader.errors else None
-    return Forest(tuple(reader.stack[0].children), first, reader.first_indefinite)
+    return Forest(tuple(reader.stack[0].children), first, reader.first_indefinite, reader.reached)
 
 
 def parse(data: bytes, budget: Budget | None = None) -> tuple[Node, ...]:
@@ -245,6 +248,7 @@ class _Reader:
         self.position = 0
         self.errors: list[DissectError] = []
         self.first_indefinite: int | None = None
+        self.reached = 0
         self.done = False
         self._stream = io.BytesIO(data)
         self._budget = budget
@@ -268,7 +272,7 @@ class _Reader:
         while len(self.stack) > 1:
             frame = self.stack[-1]
             if not frame.indefinite and not frame.truncated:
-                frame.children.clear()
+                frame.damaged = True
                 self.position = frame.end
                 return True
             if any(not outer.indefinite and not outer.truncated for outer in self.stack[1:]):
@@ -311,7 +315,7 @@ class _Reader:
             end, truncated = frame.end, True
         if not tag.constructed:
             frame.children.append(Node(tag, at, content, end, end, source=self.data))
-            self.position = end
+            self.position = self.reached = end
             return
         if len(self.stack) > MAX_DEPTH:
             raise LimitExceeded(at, f"at most {MAX_DEPTH} levels", "more")
@@ -325,7 +329,8 @@ class _Reader:
         frame = self.stack.pop()
         children = tuple(frame.children)
         node = Node(
-            *(frame.tag, frame.offset, frame.content, end, stop, children, frame.indefinite, frame.truncated),
+            *(frame.tag, frame.offset, frame.content, end, stop, children, frame.indefinite),
+            truncated=frame.truncated or frame.damaged,
             source=self.data,
         )
         self.stack[-1].children.append(node)

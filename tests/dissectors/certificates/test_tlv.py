@@ -142,3 +142,14 @@ def test_it_agrees_with_asn1crypto_node_for_node(corpus: Path) -> None:
             assert ours(forest.roots) == theirs(octets), path.name
             compared += 1
     assert compared > 20
+
+
+def test_damage_inside_leaves_what_is_before_and_behind_it() -> None:
+    inner = b"\x30\x06" + b"\x02\x01\x01" + b"\x02\x09\0"
+    forest = tlv.read(b"\x30\x0b" + inner + b"\x02\x01\x03")
+    (root,) = forest.roots
+    damaged, behind = root.children
+    assert [node.value for node in damaged.children] == [b"\1"]
+    assert (damaged.truncated, root.truncated, behind.value) == (True, False, b"\3")
+    assert forest.error is not None
+    assert (forest.error.offset, forest.reached) == (7, 13)

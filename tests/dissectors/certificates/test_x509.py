@@ -119,7 +119,19 @@ def test_a_value_that_is_no_text_is_shown_as_it_is() -> None:
     assert Name.read(tlv.parse_one(odd)).parts == (("CN", "#03020001"),)
 
 
-@pytest.mark.parametrize("cut", [10, 200, -1])
-def test_a_cut_off_certificate_is_refused(cut: int) -> None:
+def test_the_beginning_of_a_certificate_is_refused() -> None:
     with pytest.raises(DissectError):
-        dissect(der(SERVER)[:cut])
+        dissect(der(SERVER)[:10])
+
+
+@pytest.mark.parametrize("cut", [200, -1])
+def test_of_a_cut_off_certificate_the_nodes_are_shown(cut: int) -> None:
+    found = dissect(der(SERVER)[:cut])
+    assert (found.kind, found.certificates) == ("der", ())
+    assert found.problems[0].startswith("cut off or damaged: at offset 0")
+
+
+@pytest.mark.parametrize("noise", [b"0102030405060708090A0B0C0D0E0F" * 3, b"0\x82\x10\0" + b"\xff" * 200, b"0\x80" + bytes(60)])
+def test_what_only_begins_like_an_encoding_is_refused(noise: bytes) -> None:
+    with pytest.raises(DissectError):
+        dissect(noise)
