@@ -16,7 +16,7 @@ from dissectors.dhcp_options.options import (
     TimeOffset,
     decode,
 )
-from dissectors.dhcp_options.paste import read_paste
+from dissectors.dhcp_options.paste import Paste, read_paste
 from dissectors.dhcp_options.vendor import CERT_PROV_PATH, CPE_OCPHONE, MS_UC_CLIENT, SubOption, VendorOptions
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Notation",
     "NtpServers",
     "ParameterRequest",
+    "Paste",
     "SipServers",
     "SubOption",
     "Text",

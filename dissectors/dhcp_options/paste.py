@@ -1,4 +1,4 @@
-"""DHCP options out of what people paste: DHCPUtil's output, netsh and router configurations, bare digits.
+"""DHCP options out of what people paste: DHCPUtil's output, netsh and router configurations, bare digits, prose around.
 
 Recognised (protocol.md section 7.2 names the tools):
 
@@ -7,7 +7,10 @@ Recognised (protocol.md section 7.2 names the tools):
 - `DHCPConfigScript.bat Configure MS-UC-Client <120> <43.1> ... <43.5>`;
 - netsh: `set optionvalue 120 BINARY [vendor=MSUCClient] <digits>`, in scripts also for the sub-options;
 - Cisco: `option [ext] 43 hex|ascii|ip ...`, several `option ext` lines of one code are one value;
-- others: a line with `option`, `optionid`, `optiondef` or `code`, a number, and digits.
+- others: a line with `option`, `optionid`, `optiondef` or `code`, a number, and digits there or on the next line;
+- digits without a word, where they are so much of option 43, 119 or 120 that they can be nothing else.
+
+A text may hold several listings. A value with anything but digits in it is not used, and said to be skipped.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ from dissectors.errors import DissectError, LimitExceeded
 MAX_TEXT = 1 << 18  # characters of pasted text
 MAX_LINES = 4096
 MAX_OPTIONS = 256
+MAX_SKIPPED = 100
+
+MIN_BARE = 16  # digits that are worth a look where no word says what they are
+MIN_UNMARKED = 16  # digits behind an option's number, where nothing says that they are digits
 
 _DIGITS = r"(?:0[xX])?[0-9A-Fa-f]{2}[0-9A-Fa-fxX\s.:,\"'-]*"
 _HEX_LINE = re.compile(r"\s*[0-9A-Fa-f][0-9A-Fa-f\s.:-]*\Z")
@@ -41,23 +48,53 @@ _NETSH = re.compile(
 )
 _CISCO = re.compile(r"\s*option\s+(ext\s+)?(\d{1,3})\s+(?:instance\s+\d+\s+)?(hex|ascii|ip)\s+(.+)", re.IGNORECASE)
 _OTHER = re.compile(r"(?:.*\b)?(?:option(?:def|value|id)?|code)[\s=_:-]{0,3}(\d{1,3})\b", re.IGNORECASE)
+_MARKED = re.compile(r"0x|\\x|\b(?:hex|value|data|binary|byte-stream)\b|[=:,]\s*[\"']?(?=[0-9a-f])", re.IGNORECASE)
+_BARE = re.compile(
+    rf"(?<![\w.:-])(?:[0-9A-Fa-f]{{{MIN_BARE},}}|(?:[0-9A-Fa-f]{{2}}[:-]){{7,}}[0-9A-Fa-f]{{2}}"
+    r"|(?:[0-9A-Fa-f]{4}\.){3,}[0-9A-Fa-f]{1,4})(?![\w.:-]\w)"
+)
+_RUN = re.compile(
+    r"(?:[0-9A-Fa-f]{8,}|(?:[0-9A-Fa-f]{2}[:\s-]){3,}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}\.)+[0-9A-Fa-f]{1,4})\Z"
+)
+_QUOTED = re.compile(r"(?:\s*[>|]\s)+\s*")  # what mail programs and editors put before each line
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u00ad\u200b\u200c\u200d\u2060"))
 _TAIL = "0123456789abcdefABCDEFxX.:,;-\"' \t"
 _NETSH_CLASSES = {"msucclient": MS_UC_CLIENT, "cpeocphone": CPE_OCPHONE}
+_SCRIPT_VALUES = 6  # option 120 and the five sub-options of 43
+
+
+@dataclass(frozen=True, slots=True)
+class Paste:
+    """The options of a text, those of one listing by code, and what of it was skipped and why (`line 7: ...`)."""
+
+    options: tuple[DhcpOption, ...]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class _Collected:
-    """Digits as they come together."""
+class _Digits:
+    """Digits as they come together; `fault` is why they are not to be used."""
 
-    whole: dict[int, str] = field(default_factory=dict)
-    subs: dict[int, str] = field(default_factory=dict)
+    line: int
+    text: str = ""
+    more: bool = False  # whether further lines may belong to them
+    ext: bool = False  # out of Cisco's `option ext`
+    fault: str = ""
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What belongs together: no option twice."""
+
+    whole: dict[int, _Digits] = field(default_factory=dict)
+    subs: dict[int, _Digits] = field(default_factory=dict)
     ready: dict[int, bytes] = field(default_factory=dict)
     vendor_class: str | None = None
     printed_length: int | None = None
 
 
-def read_paste(text: str, code: int | None = None) -> tuple[DhcpOption, ...]:
-    """The options found, by code; `code` says which option bare digits are. Raises `DissectError` where there is none.
+def read_paste(text: str, code: int | None = None) -> Paste:
+    """The options found; `code` says which option bare digits are. Raises `DissectError` where there is none.
 
     A sub-option or length that disagrees with the whole value is a problem of that option.
     """
@@ -66,104 +103,249 @@ def read_paste(text: str, code: int | None = None) -> tuple[DhcpOption, ...]:
     lines = text.splitlines()
     if len(lines) > MAX_LINES:
         raise LimitExceeded(0, f"at most {MAX_LINES} lines", f"{len(lines)}")
-    found = _collect(lines)
-    if not (found.whole or found.subs or found.ready):
-        data = parse_hex(text)
-        return (decode(_guess(data) if code is None else code, data),)
-    return _options(found)
+    reader = _Reader()
+    for number, line in enumerate(lines, 1):
+        reader.line(number, _QUOTED.sub("", line.translate(_INVISIBLE), count=1))
+    reader.end()
+    options = {(one.code, one.data): one for listing in reader.listings for one in _options(listing, reader.skipped)}
+    for data in reader.bare:
+        for number in _told_by_themselves(data):
+            options.setdefault((number, data), decode(number, data))
+    if options:
+        return Paste(tuple(options.values()), tuple(reader.skipped[:MAX_SKIPPED]))
+    if reader.skipped:
+        raise DissectError(0, "an option that can be read", reader.skipped[0])
+    data = parse_hex(text)
+    return Paste((decode(_guess(data) if code is None else code, data),))
 
 
-def _collect(lines: list[str]) -> _Collected:
-    found = _Collected()
-    target: dict[int, str] = {}
-    key: int | None = None  # where the following lines of digits belong
-    for line in lines:
-        if key is not None and _HEX_LINE.match(line) and line.strip():
-            target[key] += line.strip()
-            continue
-        if key is not None and not line.strip() and not target[key]:
-            continue
-        key = None
+class _Reader:
+    """The lines one after the other."""
+
+    def __init__(self) -> None:
+        self.listings: list[_Listing] = [_Listing()]
+        self.bare: list[bytes] = []
+        self.skipped: list[str] = []
+        self._open: _Digits | None = None  # where the following lines of digits belong
+        self._expected: int | None = None  # the option that the last words were about
+        self._script: tuple[str, _Digits] | None = None
+        self._values = 0
+
+    def line(self, number: int, line: str) -> None:
+        """Take the next line."""
+        digits = bool(line.strip()) and _HEX_LINE.match(line) is not None
+        if self._open is not None:
+            if digits:
+                self._open.text += ("\n" if self._script else "") + line.strip()
+                return
+            if not line.strip() and not self._open.text:
+                return
+            if fault := _damaged(line):
+                self._open.fault = f"line {number}: {fault}"
+            self._close()
+        if digits:
+            self._lone(number, line.strip())
+        elif line.strip().strip("`"):
+            self._expected = None
+            self._words(number, line)
+
+    def end(self) -> None:
+        """The text is over."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._script is not None:
+            self._read_script(*self._script)
+        elif self._open is not None and self._open.more and self._open.line < 0:
+            self._look_at(self._open)
+        self._open = self._script = None
+
+    def _lone(self, number: int, text: str) -> None:
+        """A line of digits that continues nothing."""
+        if self._expected is not None and _RUN.match(text):
+            self._open = self._whole(self._expected, _Digits(number, text, more=True))
+        else:
+            self._open = _Digits(-number, text, more=True)  # whose they are is seen when they end
+        self._expected = None
+
+    def _look_at(self, found: _Digits) -> None:
+        """Lines of digits about which there is no word."""
+        if len(found.text) < MIN_BARE:
+            return
+        try:
+            data = parse_hex(found.text)
+        except DissectError as error:
+            self.skipped.append(f"line {-found.line}: expected {error.expected}, found {error.found}")
+            return
+        if _told_by_themselves(data):
+            self._keep(data)
+        else:
+            self.skipped.append(f"line {-found.line}: digits that do not tell which option they are")
+
+    def _words(self, number: int, line: str) -> None:
         if match := _UTIL_CLASS.match(line):
-            found.vendor_class = match[1]
+            self.listings[-1].vendor_class = match[1]
         elif match := _UTIL_120.match(line):
-            target, key = found.whole, 120
-            target[key] = match[1].strip()
+            self._open = self._whole(120, _Digits(number, match[1].strip(), more=True))
         elif match := _UTIL_43.match(line):
-            found.printed_length = int(match[1]) if match[1] else None
-            target, key = found.whole, 43
-            target[key] = match[2].strip()
+            self._open = self._whole(43, _Digits(number, match[2].strip(), more=True))
+            self.listings[-1].printed_length = int(match[1]) if match[1] else None
         elif match := _UTIL_SUB.match(line):
-            target, key = found.subs, int(match[1])
-            target[key] = match[2].strip()
+            self._open = self._sub(int(match[1]), _Digits(number, match[2].strip(), more=True))
+        elif match := _UTIL_SCRIPT.match(line):
+            self._open = _Digits(number, match[2])
+            self._script = match[1], self._open
+        elif match := _NETSH.match(line):
+            self._netsh(number, match)
+        elif match := _CISCO.match(line):
+            self._cisco(number, match)
+        elif (match := _OTHER.match(line)) and (digits := _trailing_digits(line[match.end() :])):
+            self._whole(int(match[1]), _Digits(number, digits))
         else:
-            _one_line(line, found)
-        if len(found.whole) + len(found.subs) > MAX_OPTIONS:
-            raise LimitExceeded(0, f"at most {MAX_OPTIONS} options", "more")
-    return found
+            if match and not re.search(r"\d", line[match.end() :]):
+                self._expected = int(match[1])
+            for run in _BARE.findall(line):
+                try:
+                    data = parse_hex(run)
+                except DissectError:
+                    continue
+                if _told_by_themselves(data):
+                    self._keep(data)
 
-
-def _one_line(line: str, found: _Collected) -> None:
-    """A line that holds an option whole."""
-    if match := _UTIL_SCRIPT.match(line):
-        found.vendor_class = match[1]
-        values = match[2].split()
-        found.whole.setdefault(120, values[0])
-        for number, digits in enumerate(values[1:], 1):
-            found.subs.setdefault(number, digits)
-    elif match := _NETSH.match(line):
-        number, told, digits = int(match[1]), match[2], match[3]
-        if told and number != 43:
-            found.vendor_class = _NETSH_CLASSES.get(re.sub(r"\W", "", told).lower(), told)
-            found.subs[number] = digits
+    def _netsh(self, number: int, match: re.Match[str]) -> None:
+        code, told, digits = int(match[1]), match[2], _Digits(number, match[3])
+        if told and code != 43:
+            self._sub(code, digits)
+            self.listings[-1].vendor_class = _NETSH_CLASSES.get(re.sub(r"\W", "", told).lower(), told)
         else:
-            found.whole[number] = digits
-    elif match := _CISCO.match(line):
-        number, kind, rest = int(match[2]), match[3].lower(), match[4].strip()
-        if kind == "hex":
-            found.whole[number] = found.whole.get(number, "") + rest if match[1] else rest
+            self._whole(code, digits)
+
+    def _cisco(self, number: int, match: re.Match[str]) -> None:
+        ext, code, kind, rest = bool(match[1]), int(match[2]), match[3].lower(), match[4].strip()
+        known = self.listings[-1].whole.get(code)
+        if kind == "hex" and ext and known is not None and known.ext:
+            known.text += rest
+        elif kind == "hex":
+            self._whole(code, _Digits(number, rest, ext=ext))
         elif kind == "ascii":
-            found.ready[number] = rest.strip('"').encode("ascii", "replace")
-            if number == 60:
-                found.vendor_class = rest.strip('"')
+            self._ready(code, rest.strip('"').encode("ascii", "replace"))
+            if code == 60:
+                self.listings[-1].vendor_class = rest.strip('"')
         else:
-            found.ready[number] = _addresses(rest)
-    elif (match := _OTHER.match(line)) and (digits := _trailing_digits(line[match.end() :])):
-        found.whole[int(match[1])] = digits
+            try:
+                self._ready(code, _addresses(rest))
+            except DissectError as error:
+                self.skipped.append(f"line {number}: option {code}: expected {error.expected}, found {error.found}")
+
+    def _read_script(self, vendor_class: str, found: _Digits) -> None:
+        """The values of the script's command line, which may have been wrapped between them or inside of one."""
+        whole, wrapped = found.text.replace("\n", ""), found.text.replace("\n", " ")
+        values = next((words for text in (wrapped, whole) if len(words := text.split()) == _SCRIPT_VALUES), None)
+        if found.fault or values is None:
+            reason = found.fault or f"{len(wrapped.split())} values, not {_SCRIPT_VALUES}"
+            self.skipped.append(f"line {found.line}: Configure {vendor_class}: {reason}")
+            return
+        listing = self.listings[-1]
+        listing.vendor_class = listing.vendor_class or vendor_class
+        if 120 not in listing.ready:
+            listing.whole.setdefault(120, _Digits(found.line, values[0]))
+        for code, digits in enumerate(values[1:], 1):
+            listing.subs.setdefault(code, _Digits(found.line, digits))
+
+    def _whole(self, code: int, digits: _Digits) -> _Digits:
+        if code in self.listings[-1].whole or code in self.listings[-1].ready:
+            self._next()
+        self._count()
+        self.listings[-1].whole[code] = digits
+        return digits
+
+    def _sub(self, code: int, digits: _Digits) -> _Digits:
+        if code in self.listings[-1].subs:
+            self._next()
+        self._count()
+        self.listings[-1].subs[code] = digits
+        return digits
+
+    def _ready(self, code: int, data: bytes) -> None:
+        if code in self.listings[-1].whole or code in self.listings[-1].ready:
+            self._next()
+        self._count()
+        self.listings[-1].ready[code] = data
+
+    def _keep(self, data: bytes) -> None:
+        self._count()
+        self.bare.append(data)
+
+    def _next(self) -> None:
+        self.listings.append(_Listing())
+
+    def _count(self) -> None:
+        self._values += 1
+        if self._values > MAX_OPTIONS:
+            raise LimitExceeded(0, f"at most {MAX_OPTIONS} options", "more")
+
+
+def _damaged(line: str) -> str:
+    """What is wrong with a line that would be digits but for a character or two; blank where it is something else."""
+    text = line.strip()
+    stray = re.sub(r"[0-9A-Fa-f\s.:-]", "", text)
+    if len(text) < MIN_BARE // 2 or not stray or len(stray) > max(len(text) // 8, 1):
+        return ""
+    return f"expected hexadecimal digits, found {stray[0]!r}"
 
 
 def _trailing_digits(text: str) -> str:
-    """The digits at the end of a line, blank for none."""
+    """The digits at the end of a line, blank for none, or for so few that they may be any number."""
     head = text.rstrip(_TAIL)
     tail = text[len(head) :]
     if head[-1:].isalnum():  # the tail begins inside a word such as `hex`
         tail = "".join(re.split(r"[\s=:,\"']", tail, maxsplit=1)[1:])
-    return tail if re.search(r"[0-9A-Fa-f]{2}|[xX:][0-9A-Fa-f]", tail) else ""
+    if not re.search(r"[0-9A-Fa-f]{2}|[xX:][0-9A-Fa-f]", tail):
+        return ""
+    bare = tail.strip(" \t;,.\"'")
+    sure = _MARKED.search(text) or (_RUN.match(bare) and len(re.sub(r"[^0-9A-Fa-f]", "", bare)) >= MIN_UNMARKED)
+    return tail if sure else ""
 
 
-def _options(found: _Collected) -> tuple[DhcpOption, ...]:
+def _options(listing: _Listing, skipped: list[str]) -> list[DhcpOption]:
+    """The options of a listing; what cannot be read is added to `skipped`."""
     notes: dict[int, list[str]] = {}
-    values = {number: parse_hex(digits) for number, digits in found.whole.items()} | found.ready
-    if found.subs:
-        parts = tuple(SubOption.of(number, _part(digits)) for number, digits in sorted(found.subs.items()) if digits)
-        compiled = VendorOptions(parts).to_bytes()
-        if values.setdefault(43, compiled) != compiled:
+    values = dict(listing.ready)
+    for code, digits in listing.whole.items():
+        if (data := _bytes(f"option {code}", digits, skipped)) is not None:
+            values[code] = data
+    if listing.subs:
+        parts = {code: _bytes(f"sub-option {code}", digits, skipped) for code, digits in sorted(listing.subs.items())}
+        known = [SubOption.of(code, data) for code, data in parts.items() if data is not None]
+        compiled = VendorOptions(tuple(known)).to_bytes()
+        if len(known) < len(parts):
+            notes.setdefault(43, []).append("not all of its sub-options printed beside it can be read")
+        elif values.setdefault(43, compiled) != compiled:
             notes.setdefault(43, []).append("the sub-options printed beside it add up to another value")
-    if found.printed_length is not None and 43 in values and found.printed_length != 2 * len(values[43]):
-        notes.setdefault(43, []).append(f"{found.printed_length} digits announced, {2 * len(values[43])} there")
+    if listing.printed_length is not None and 43 in values and listing.printed_length != 2 * len(values[43]):
+        notes.setdefault(43, []).append(f"{listing.printed_length} digits announced, {2 * len(values[43])} there")
     options = []
-    for number in sorted(values):
-        if number > 254:
-            raise DissectError(0, "an option from 1 to 254", f"{number}")
-        option = decode(number, values[number], found.vendor_class if number == 43 else None)
-        options.append(replace(option, problems=(*option.problems, *notes.get(number, ()))))
-    return tuple(options)
+    for code in sorted(values):
+        if not 0 < code < 255:
+            skipped.append(f"option {code}: expected an option from 1 to 254")
+            continue
+        option = decode(code, values[code], listing.vendor_class if code == 43 else None)
+        options.append(replace(option, problems=(*option.problems, *notes.get(code, ()))))
+    return options
 
 
-def _part(digits: str) -> bytes:
-    data = parse_hex(digits)
-    if len(data) > 255:
-        raise LimitExceeded(0, "a sub-option of at most 255 octets", f"{len(data)}")
+def _bytes(what: str, digits: _Digits, skipped: list[str]) -> bytes | None:
+    """The octets, None (and said why) where there is more or less than digits."""
+    if digits.fault:
+        skipped.append(f"line {digits.line}: {what}: {digits.fault}")
+        return None
+    try:
+        data = parse_hex(digits.text)
+        if what.startswith("sub-option") and len(data) > 255:
+            raise LimitExceeded(0, "a sub-option of at most 255 octets", f"{len(data)}")
+    except DissectError as error:
+        skipped.append(f"line {digits.line}: {what}: expected {error.expected}, found {error.found}")
+        return None
     return data
 
 
@@ -174,12 +356,10 @@ def _addresses(text: str) -> bytes:
         raise DissectError(0, "IPv4 addresses", str(error)) from None
 
 
-def _guess(data: bytes) -> int:
-    """Which option bare digits are, where that can be told."""
+def _told_by_themselves(data: bytes) -> tuple[int, ...]:
+    """Which option octets are that can be no other; none where that is not sure."""
     if VendorOptions.parse(data).flavour == "ms-uc":
-        return 43
-    if data[0] == 1 and len(data) % 4 == 1 and len(data) > 1:
-        return 120
+        return (43,)
     for code, start in ((120, 1), (119, 0)):
         if code == 120 and data[0] != 0:
             continue
@@ -187,6 +367,15 @@ def _guess(data: bytes) -> int:
             names = parse_names(data, start)
         except DissectError:
             continue
-        if names and "." not in names:
-            return code
+        if names and all("." in name for name in names):
+            return (code,)
+    return ()
+
+
+def _guess(data: bytes) -> int:
+    """Which option a text of nothing but digits is, where that can be told."""
+    if told := _told_by_themselves(data):
+        return told[0]
+    if data[0] == 1 and len(data) % 4 == 1 and len(data) > 1:
+        return 120
     raise DissectError(0, "digits that tell which option they are (43, 119 or 120): give its number", data[:8].hex())

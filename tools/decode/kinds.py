@@ -213,14 +213,14 @@ def read_dhcp(content: Content, _settings: Settings) -> Record | None:
 
     text = text_of(content.whole(MAX_PASTE))
     try:
-        options = dhcp_options.read_paste(text)
+        paste = dhcp_options.read_paste(text)
     except DissectError:
         if _OPTION.search(text):
             raise
         return None
-    shown = [_fact(option.to_json()) for option in options]
-    problems = [f"option {option.code}: {problem}" for option in options for problem in option.problems]
-    return {"kind": "dhcp", "options": shown, "problems": problems}
+    shown = [_fact(option.to_json()) for option in paste.options]
+    problems = [f"option {option.code}: {problem}" for option in paste.options for problem in option.problems]
+    return {"kind": "dhcp", "options": shown, "skipped": list(paste.skipped), "problems": problems}
 
 
 def read_settings(content: Content, settings: Settings) -> Record | None:

@@ -131,7 +131,9 @@ def test_of_a_cut_off_certificate_the_nodes_are_shown(cut: int) -> None:
     assert found.problems[0].startswith("cut off or damaged: at offset 0")
 
 
-@pytest.mark.parametrize("noise", [b"0102030405060708090A0B0C0D0E0F" * 3, b"0\x82\x10\0" + b"\xff" * 200, b"0\x80" + bytes(60)])
+@pytest.mark.parametrize(
+    "noise", [b"0102030405060708090A0B0C0D0E0F" * 3, b"0\x82\x10\0" + b"\xff" * 200, b"0\x80" + bytes(60)]
+)
 def test_what_only_begins_like_an_encoding_is_refused(noise: bytes) -> None:
     with pytest.raises(DissectError):
         dissect(noise)

@@ -71,7 +71,7 @@ ONE_LINE = [
 
 @pytest.mark.parametrize("text", ONE_LINE)
 def test_option_120_is_found_in_what_is_pasted(text: str) -> None:
-    assert read_paste(text) == (decode(120, SIP),)
+    assert read_paste(text).options == (decode(120, SIP),)
 
 
 def test_sub_options_alone_add_up() -> None:
@@ -82,37 +82,37 @@ def test_sub_options_alone_add_up() -> None:
     script = "set optionvalue {} BINARY vendor=MSUCClient {}"
     netsh = "\n".join(script.format(code, digits) for code, digits in subs.items())
     for text in (printed, wrapped, netsh):
-        (option,) = read_paste(text)
+        (option,) = read_paste(text).options
         assert option.data == VENDOR
         assert not option.problems
     line = f'"C:\\DHCPConfigScript.bat" Configure MS-UC-Client {SIP.hex()} ' + " ".join(subs.values())
-    assert [option.data for option in read_paste(line)] == [VENDOR, SIP]
+    assert [option.data for option in read_paste(line).options] == [VENDOR, SIP]
 
 
 def test_what_disagrees_is_told() -> None:
     digits = VENDOR.hex()
-    (cut,) = read_paste(f"Full Option 43 value (Length: {len(digits)}) :\n{digits[:-6]}\n")
+    (cut,) = read_paste(f"Full Option 43 value (Length: {len(digits)}) :\n{digits[:-6]}\n").options
     assert any("digits announced" in problem for problem in cut.problems)
-    (other,) = read_paste(f"Full Option 43 value:\n{digits}\n sub-option 2 <URL Scheme>: 6874747073\n")
+    (other,) = read_paste(f"Full Option 43 value:\n{digits}\n sub-option 2 <URL Scheme>: 6874747073\n").options
     assert any("add up to another value" in problem for problem in other.problems)
 
 
 def test_ascii_and_addresses_of_a_router() -> None:
     text = 'option 42 ip 10.0.0.1 10.0.0.2\noption 60 ascii "MS-UC-Client"\noption 43 ascii "sip.contoso.com"'
-    ntp, vendor, name = read_paste(text)
+    ntp, vendor, name = read_paste(text).options
     assert ntp.value == NtpServers(("10.0.0.1", "10.0.0.2"))
     assert "plain text" in vendor.problems[0]
     assert name.to_json()["text"] == "MS-UC-Client"
 
 
 def test_bare_digits_tell_their_option_where_they_can() -> None:
-    assert [read_paste(data.hex())[0].code for data in (VENDOR, SIP, SIP[1:], b"\x01\x0a\0\0\x01")] == [
+    assert [read_paste(data.hex()).options[0].code for data in (VENDOR, SIP, SIP[1:], b"\x01\x0a\0\0\x01")] == [
         43,
         120,
         119,
         120,
     ]
-    assert read_paste("0a000001", 42)[0].value == NtpServers(("10.0.0.1",))
+    assert read_paste("0a000001", 42).options[0].value == NtpServers(("10.0.0.1",))
     with pytest.raises(DissectError, match="give its number"):
         read_paste("0a000001")
 
@@ -147,3 +147,77 @@ def test_noise_raises_nothing_else() -> None:
             read_paste(text, rng.choice((None, None, 43)))
         except DissectError:
             continue
+
+
+LISTING = (
+    f"Option 120:\n{SIP.hex().upper()}\n\nVendor Class Identifier: MS-UC-Client\n"
+    f"Option 43 (for vendor=MS-UC-Client):\n\tFull Option 43 value (Length: {2 * len(VENDOR)}) :\n"
+    f"\t{VENDOR.hex().upper()[:75]}\n\t{VENDOR.hex().upper()[75:]}\n"
+)
+WORDS = st.lists(
+    st.sampled_from(["we", "use", "option 43", "option 120", "see", "page 12", "10.0.0.1", "é\u200b", "a - b", "2013"]),
+    max_size=8,
+).map(" ".join)
+
+
+@given(st.lists(WORDS, max_size=4), st.lists(WORDS, max_size=4), st.sampled_from(["", "> ", "    ", "> > "]))
+def test_words_around_a_listing_do_not_matter(before: list[str], after: list[str], quote: str) -> None:
+    text = "\n".join([*before, "", *(quote + line for line in LISTING.splitlines()), "", *after])
+    assert [(one.code, one.data) for one in read_paste(text).options] == [(43, VENDOR), (120, SIP)]
+
+
+def test_several_listings_are_all_read() -> None:
+    other = SipServers(("pool.contoso.com",)).to_bytes()
+    text = f"before:\n{LISTING}\nafter:\n option 43 hex {VENDOR.hex()[:-6]}\n option 120 hex {other.hex()}\n{LISTING}"
+    found = read_paste(text).options
+    assert [(one.code, one.data) for one in found] == [(43, VENDOR), (120, SIP), (43, VENDOR[:-3]), (120, other)]
+
+
+@pytest.mark.parametrize("stray", ["Z", "…", "O", "l"])
+def test_a_value_with_a_stray_character_is_skipped_and_no_other(stray: str) -> None:
+    wrapped = VENDOR.hex().upper()[75:]
+    paste = read_paste(LISTING.replace(wrapped, wrapped[:20] + stray + wrapped[21:]))
+    assert [(one.code, one.data) for one in paste.options] == [(120, SIP)]
+    (skipped,) = paste.skipped
+    assert skipped.startswith("line 6: option 43: line 8: expected hexadecimal digits")
+
+
+def test_where_nothing_is_left_the_error_tells_the_line() -> None:
+    with pytest.raises(DissectError, match=r"line 2: option 43.*'Y'"):
+        read_paste("the manual says\n option ext 43 hex Your value here\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see option 43 on page 12",
+        "option 120 since 2009",
+        "call option 43 at 0044 1234 5678 90",
+        '"option43_bytes": 90',
+        "sha256: " + "3a" * 32,
+        "3A" * 20 + "\n" + "4b" * 20,
+        "01 00 00 00 05 33 22 11 00 and more",
+        "option 43\nis not here\n0102030405060708",
+        "RFC 3361 defines option 120\nand others\n",
+    ],
+)
+def test_numbers_in_prose_are_no_options(text: str) -> None:
+    with pytest.raises(DissectError):
+        read_paste(text)
+
+
+def test_digits_after_words_about_an_option_are_its_value() -> None:
+    text = f"This is our option 43:\n\n```\n{VENDOR.hex()}\n```\nIs it right?"
+    assert [(one.code, one.data) for one in read_paste(text).options] == [(43, VENDOR)]
+    text = f"The switch says {VENDOR.hex()} and\n{SIP.hex(':')}, is it right?"
+    assert {(one.code, one.data) for one in read_paste(text).options} == {(43, VENDOR), (120, SIP)}
+
+
+@pytest.mark.parametrize("at", [150, 160, 170])
+def test_a_wrapped_command_line_is_read_whole_or_not_at_all(at: int) -> None:
+    subs = [sub.data.hex() for sub in VendorOptions.parse(VENDOR).sub_options]
+    line = f"DHCPConfigScript.bat Configure MS-UC-Client {SIP.hex()} {' '.join(subs)}"
+    for wrapped in (line[:at] + "\n" + line[at:], line.replace(f" {subs[2]}", f"\n{subs[2]}")):
+        assert [one.data for one in read_paste(wrapped).options] == [VENDOR, SIP]
+    with pytest.raises(DissectError, match="values, not 6"):
+        read_paste(line[: line.index(subs[3])])

@@ -104,7 +104,7 @@ def test_options_119_and_2(vectors: list[dict[str, Any]]) -> None:
 
 def test_the_cut_of_cisco_ios_is_named(vectors: list[dict[str, Any]]) -> None:
     (vector,) = (vector for vector in vectors if vector["id"] == "cisco-ios-truncated")
-    (option,) = read_paste(f"option 43 hex {vector['option43_printed'][0]}")
+    (option,) = read_paste(f"option 43 hex {vector['option43_printed'][0]}").options
     (problem,) = option.problems
     assert "sub-option 5 (CertProvRelPath): declares 37 octets, 34 present" in problem
     assert "Cisco IOS" in problem
@@ -115,7 +115,7 @@ def test_output_of_dhcputil_is_read_whole(corpus: Path) -> None:
     printed = [part for part in post.split("```") if "Full Option 43 value" in part]
     assert len(printed) == 2
     for part in printed:
-        vendor, sip = read_paste(part)
+        vendor, sip = read_paste(part).options
         assert (vendor.code, sip.code) == (43, 120)
         assert not vendor.problems
         assert isinstance(vendor.value, VendorOptions)
@@ -125,7 +125,7 @@ def test_output_of_dhcputil_is_read_whole(corpus: Path) -> None:
 
 def test_router_configurations_are_read(corpus: Path) -> None:
     post = (corpus / "dhcp/src-randyzhong-dhcputil-post.md").read_text()
-    entered, accepted = (read_paste(part) for part in post.split("```") if "option 43 hex 01" in part)
+    entered, accepted = (read_paste(part).options for part in post.split("```") if "option 43 hex 01" in part)
     assert not entered[0].problems
     assert "sub-option 5" in accepted[0].problems[0]
     assert entered[1] == accepted[1]
