@@ -15,7 +15,9 @@ from dissectors.version import Version
 from dissectors.vocabulary import Vocabulary
 from dissectors.xml_body import Field, XmlBody
 
-_IDENTITY = ("device_type", "mac", "serial", "vendor", "model")
+_IDENTITY = ("device_type", "vendor", "model")
+_EVEN_BLANK = ("mac", "serial")
+_MANIFEST = "urn:schemas-microsoft-com:asm."
 _LIST_KINDS = ("file", "version", "timestamp")
 
 
@@ -46,15 +48,18 @@ class UpdateCheck(Device):
     def decode(cls, body: bytes, vocabulary: Vocabulary, charset: str | None = None) -> UpdateCheck:
         """Read a request body; `charset` is that of its Content-Type.
 
-        An update check names at least the device type, MAC address, serial number, vendor or model, and one more known
-        value. Anything else (a log upload, for example) raises `DissectError`, as do XML with a document type
-        declaration, broken XML and XML over the limits.
+        An update check tells at least the device type, vendor or model, or has a place for MAC address or serial number
+        (both may be blank, protocol.md section 1.1), and names one more known value. Anything else (a log upload, a
+        manifest of a Windows component) raises `DissectError`, as do XML with a document type declaration, broken XML
+        and XML over the limits.
         """
         source = XmlBody.decode(body, charset)
+        _refuse_manifest(source)
         found = Findings.of(source, vocabulary)
         device = device_fields(found)
         modules = _modules(found)
-        if not any(name in _IDENTITY for name in device) or len(device) + len(modules) < 2:
+        told = any(name in _EVEN_BLANK or (name in _IDENTITY and one.value) for name, one in device.items())
+        if not told or len(device) + len(modules) < 2:
             known = ", ".join(device) or "none"
             raise DissectError(0, "an update check: names of a device and of what it runs", f"known names: {known}")
         mac = device.get("mac")
@@ -101,6 +106,13 @@ class UpdateCheck(Device):
             "encoding": self.source.encoding,
             "problems": list(self.problems),
         }
+
+
+def _refuse_manifest(source: XmlBody) -> None:
+    """A manifest has names that a phone's request may have too, but says itself what it is."""
+    for name, raw in source.elements[0].attributes if source.elements else ():
+        if name.partition(":")[0] == "xmlns" and raw.value.startswith(_MANIFEST):
+            raise DissectError(0, "an update check", "the manifest of a Windows component")
 
 
 def _modules(found: Findings) -> tuple[ReportedModule, ...]:

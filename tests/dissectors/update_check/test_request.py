@@ -242,9 +242,22 @@ NO_CHECKS = {
     "other XML": b"<log><!-- synthetic --><entry>x</entry></log>",
     "one name is not enough": b"<R><!-- synthetic --><Model>CX700</Model></R>",
     "no device": b"<R><!-- synthetic --><User>anna</User><Version>1.0.522.73</Version></R>",
+    "blank names": b"<R><!-- synthetic --><Model/><Vendor></Vendor><Version>1.0.522.73</Version></R>",
+    "a component's manifest": (
+        b'<assembly xmlns="urn:schemas-microsoft-com:asm.v3"><!-- synthetic --><driver manufacturer="Contoso" model="x" '
+        b'serial="1"/><assemblyIdentity name="y" version="6.0.1.2" language="neutral"/></assembly>'
+    ),
     "a document type": b"<!DOCTYPE r><R><!-- synthetic --><Model>CX700</Model><Serial>1</Serial></R>",
     "too many names": b"<R>" + b"<Model>x</Model>" * 3000 + b"</R>",
 }
+
+
+def test_a_phone_that_tells_neither_address_nor_serial_number_has_a_place_for_them() -> None:
+    body = b"<R><!-- synthetic --><MACAddress/><SerialNumber></SerialNumber><Version>1.0.522.73</Version></R>"
+    check = decode(body)
+    assert check.mac is not None
+    assert (check.mac.value, check.mac_address) == ("", None)
+    assert check.modules[0].installed.version == Version(1, 0, 522, 73)
 
 
 @pytest.mark.parametrize("body", NO_CHECKS.values(), ids=NO_CHECKS)
