@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,8 @@ PE32, PE32_PLUS = 0x10B, 0x20B
 SUBSYSTEM_OFFSET_END = 70  # the part of the optional header that every image needs
 CHECKSUM_OFFSET = 64  # in the optional header
 _DIRECTORIES = {PE32: 96, PE32_PLUS: 112}  # where they begin in the optional header; their count is before them
+MAX_SIGNATURE = 16 << 20
+PKCS_SIGNED_DATA = 2
 _ALIGNMENT = 8  # of a certificate table; an unsigned image is hashed as if it were padded for one
 
 # fmt: off
@@ -57,6 +59,11 @@ OPTIONAL_HEADER = Struct(  # as far as PE32 and PE32+ agree
 DIRECTORY = Struct(
     "offset" / Int32ul,  # of the certificate table; the other directories hold addresses
     "size"   / Int32ul,
+)
+CERTIFICATE = Struct(  # what stands in the certificate table, PKCS #7 behind it
+    "length"   / Int32ul,
+    "revision" / Int16ul,
+    "type"     / Int16ul,
 )
 SECTION = Struct(
     "name"            / Bytes(8),
@@ -120,6 +127,42 @@ class PeImage:
             "sections": [{"name": s.name, "offset": s.offset, "size": s.size} for s in self.sections],
             "signed": self.security is not None,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class PeSignature:
+    """The Authenticode signature of an image: where its PKCS #7 begins, and its length in bytes."""
+
+    offset: int
+    length: int
+    _source: Source = field(repr=False, compare=False)
+
+    @property
+    def der(self) -> bytes:
+        """The PKCS #7 SignedData; padding may follow it."""
+        return self._source.read_at(self.offset, self.length)
+
+    def digest(self, algorithm: str) -> str:
+        """The digest of what is signed, in hex. Raises `DissectError`."""
+        return authenticode_digests(self._source, algorithm)[0].hex()
+
+
+def find_signature(data: Readable) -> PeSignature | None:
+    """The first signature in the certificate table of an image, None where there is none. Raises `DissectError`."""
+    source = as_source(data)
+    image = parse_pe(source)
+    if image.security is None:
+        return None
+    at, size = image.security
+    try:
+        head = CERTIFICATE.parse(source.read_at(at, CERTIFICATE.sizeof()))
+    except ConstructError:
+        raise DissectError(at, "an entry of the certificate table", f"{size} bytes") from None
+    if head.type != PKCS_SIGNED_DATA:
+        raise Unsupported(at + 6, "a PKCS #7 signature", f"type {head.type}")
+    if not CERTIFICATE.sizeof() < head.length <= min(size, MAX_SIGNATURE):
+        raise DissectError(at, f"a signature within the {size} bytes of its table", f"{head.length}")
+    return PeSignature(at + CERTIFICATE.sizeof(), head.length - CERTIFICATE.sizeof(), source)
 
 
 def parse_pe(data: Readable) -> PeImage:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
 import io
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +17,13 @@ from typing import Any
 
 import pytest
 
-from dissectors.cabinet import Cabinet, NewFolder, NewMember
+from dissectors.cabinet import Cabinet, Compression, NewFolder, NewMember
 from dissectors.cabinet.build import build_set
 from dissectors.firmware import BinImage
 from dissectors.ntlm import Negotiate
 from tests.bodies import answer_body, check_body
+from tests.conftest import require_tool
+from tests.dissectors.cabinet.making import self_extractor
 from tests.dissectors.firmware.building import BASE, rom_image
 from tools.cli import main
 
@@ -280,3 +284,49 @@ def test_a_file_system_without_links_is_written_to_all_the_same(
     assert code == 1
     assert record["problems"] == ["a: not extracted: File exists"]
     assert {one.name: one.read_bytes() for one in out.iterdir()} == {"a": b"old", "b": b"other"}
+
+
+@pytest.fixture(scope="module")
+def signed_program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A self-extractor of two cabinets, signed as a whole by another's tool."""
+    tool, openssl = require_tool("osslsigncode"), require_tool("openssl")
+    folder = tmp_path_factory.mktemp("signed")
+    first = Cabinet.build(
+        [NewFolder.of({"CPE\\CPE.nbt": os.urandom(70_000), "readme.txt": b"text"}, Compression.MSZIP)]
+    )
+    put(folder / "plain.exe", self_extractor(first, cabinet(("second.txt", b"two"))))
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=Contoso Signing", "-days", "9"]
+    subprocess.run(
+        [openssl, *request, "-keyout", folder / "key.pem", "-out", folder / "one.pem"], check=True, capture_output=True
+    )
+    words = ["-h", "sha256", "-certs", "one.pem", "-key", "key.pem", "-in", "plain.exe", "-out", "signed.exe"]
+    subprocess.run([tool, "sign", *words], check=True, capture_output=True, cwd=folder)
+    return (folder / "signed.exe").read_bytes()
+
+
+def test_a_signed_self_extractor_is_taken_apart(
+    decode: Decode, tmp_path: Path, signed_program: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = put(tmp_path / "UCUpdates.exe", signed_program)
+    code, [record] = decode(path, "--extract", tmp_path / "out")
+    assert (code, record["kind"], record["problems"]) == (0, "cab", [])
+    signature = record["container"]["signature"]
+    assert (signature["signer"], signature["verified"]) == ("CN=Contoso Signing", True)
+    [other] = record["more"]
+    assert signed_program[other["offset"] :].startswith(b"MSCF")
+    for whole, below in ((record, tmp_path / "out"), (other, tmp_path / "out")):
+        for member in whole["members"]:
+            assert hashlib.sha256((below / member["extracted"]).read_bytes()).hexdigest() == member["sha256"]
+    assert [package["files"][0]["path"] for package in record["packages"]] == ["CPE/CPE.nbt"]
+    main(["decode", str(path)])
+    shown = capsys.readouterr().out
+    assert "of a program for Windows GUI on x86" in shown
+    assert "the program is signed by CN=Contoso Signing: verified" in shown
+
+
+def test_a_changed_self_extractor_is_not_verified(decode: Decode, tmp_path: Path, signed_program: bytes) -> None:
+    at = signed_program.index(b"PADDINGXX")
+    changed = signed_program[:at] + b"p" + signed_program[at + 1 :]
+    code, [record] = decode(put(tmp_path / "x.exe", changed))
+    assert (code, record["container"]["signature"]["verified"]) == (1, False)
+    assert "the program around it: signature: the file was changed" in record["problems"][0]

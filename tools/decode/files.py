@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dissectors.cabinet import Cabinet
 from dissectors.errors import DissectError
 from dissectors.file_digests import FileDigests
+from dissectors.source import as_source
 from tools.decode.cabinets import MAGIC, decode_cabinet, open_cabinets
 from tools.decode.inputs import Content
 from tools.decode.kinds import MAX_TEXT, READERS
@@ -32,7 +33,7 @@ def decode_file(content: Content, settings: Settings, depth: int = 0, below: str
     except DissectError as error:
         found = Decoded({"kind": "cab", "problems": [str(error)]})
     if found is None:
-        found = Decoded(_other(content, settings))
+        found = Decoded(_program(content, _other(content, settings)))
     found.record = {"kind": found.record["kind"]} | about | found.record
     found.record["problems"] = list(found.record.get("problems", []))
     if found.record["kind"] == "firmware" and settings.extract is not None and not depth:
@@ -68,11 +69,23 @@ def decode_cabinets(
         whole.catalogs += other.catalogs
         whole.record["problems"] += other.record["problems"]
     if cabinets[0].offset:
-        whole.record["container"] = container = _other(content, settings)
+        whole.record["container"] = container = _program(content, _other(content, settings))
+        if "signature" in container:
+            whole.record["problems"] += (f"the program around it: {problem}" for problem in container["problems"])
         # Executables and images carry cabinets; any other beginning is not a cabinet's.
         if all(part["part"] == "cab" for part in container.get("parts", ())):
             whole.record["problems"].append(f"the cabinet does not begin the file but stands at {cabinets[0].offset}")
     return whole
+
+
+def _program(content: Content, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a program with its signature."""
+    if not content.head.startswith(b"MZ") or not any(part["part"] == "pe" for part in record.get("parts", ())):
+        return record
+    from tools.decode.pki import program_signature
+
+    signature, wrong = program_signature(as_source(content.file))
+    return record | {"signature": signature, "problems": [*record["problems"], *wrong]}
 
 
 def _folder(below: str, number: int) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Protocol
 
-from dissectors.cabinet import Signature
 from dissectors.certificates import Circumstances, SignedData, dissect, examine, verify
 from dissectors.certificates.findings import ERROR
 from dissectors.errors import DissectError
+from dissectors.firmware.pe import find_signature
+from dissectors.source import Source
 from tools.decode.settings import Settings
 
 
@@ -36,10 +37,38 @@ def certificate_record(data: bytes, settings: Settings) -> dict[str, Any]:
     return record
 
 
-def signature_record(signature: Signature) -> tuple[dict[str, Any], list[str]]:
-    """The Authenticode signature of a cabinet, its digest computed anew; and what is wrong with it.
+class Embedded(Protocol):
+    """An Authenticode signature in the file that it signs."""
 
-    `verified`: the cabinet has the digest that was signed, and the signer's key made the signature. Whether the signer
+    @property
+    def offset(self) -> int:
+        """Where it begins."""
+
+    @property
+    def length(self) -> int:
+        """Its bytes."""
+
+    @property
+    def der(self) -> bytes:
+        """The PKCS #7."""
+
+    def digest(self, algorithm: str) -> str:
+        """The digest of what is signed, in hex."""
+
+
+def program_signature(source: Source) -> tuple[dict[str, Any] | None, list[str]]:
+    """The record of a program's Authenticode signature, None where it has none; and what is wrong with it."""
+    try:
+        signature = find_signature(source)
+        return signature_record(signature) if signature is not None else (None, [])
+    except DissectError as error:
+        return None, [f"signature: {error}"]
+
+
+def signature_record(signature: Embedded) -> tuple[dict[str, Any], list[str]]:
+    """The Authenticode signature of a cabinet or a program, its digest computed anew; and what is wrong with it.
+
+    `verified`: the file has the digest that was signed, and the signer's key made the signature. Whether the signer
     is to be trusted is another question.
     """
     record: dict[str, Any] = {
@@ -58,7 +87,7 @@ def signature_record(signature: Signature) -> tuple[dict[str, Any], list[str]]:
     problems = [f"signature: {problem}" for problem in document.problems]
     signed = next((item for item in document.items if isinstance(item, SignedData)), None)
     if signed is None or signed.indirect_data is None or not signed.signers:
-        return record, [*problems, "signature: it signs no digest of a cabinet"]
+        return record, [*problems, "signature: it signs no digest of a file"]
     declared = signed.indirect_data
     verdict, signer = verify(signed)[0], signed.signers[0]
     times = (signer.timestamp, *(other.signing_time for other in signer.countersigners))
@@ -79,9 +108,7 @@ def signature_record(signature: Signature) -> tuple[dict[str, Any], list[str]]:
     matches = bytes.fromhex(computed) == declared.digest
     record["verified"] = verdict.verified if matches else False
     if not matches:
-        problems.append(
-            f"signature: the cabinet was changed: {record['digest']} was signed, it has {record['computed']}"
-        )
+        problems.append(f"signature: the file was changed: {record['digest']} was signed, it has {record['computed']}")
     elif not verdict.verified:
         problems.append(f"signature: {verdict.reason}")
     return record, problems

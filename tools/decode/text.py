@@ -56,7 +56,9 @@ class Printer:
             self._print(f"  cabinet {record['set_index']} of a set, told with {record['joined_in']}")
             return
         if record.get("offset"):
-            self._print(f"  at offset {record['offset']}")
+            self._print(f"  at offset {record['offset']}{_around(record.get('container'))}")
+            if (signature := record.get("container", {}).get("signature")) is not None:
+                self._signature(signature, "the program is signed by")
         if len(record.get("files", ())) > 1:
             self._print(f"  joined from {', '.join(record['files'])}")
         for number, folder in enumerate(record.get("folders", ())):
@@ -79,9 +81,9 @@ class Printer:
             self._print(f"  and another cabinet at offset {other['offset']}:")
             self._cabinet(other)
 
-    def _signature(self, signature: dict[str, Any]) -> None:
+    def _signature(self, signature: dict[str, Any], by: str = "signed by") -> None:
         state = {True: "verified", False: "NOT VERIFIED", None: "not checked"}[signature["verified"]]
-        self._print(f"  signed by {signature['signer']}: {state}", "green" if signature["verified"] else "red")
+        self._print(f"  {by} {signature['signer']}: {state}", "green" if signature["verified"] else "red")
         self._print(f"    {signature['digest_algorithm']} digest {signature['digest']}")
         if signature.get("timestamp"):
             self._print(f"    at {signature['timestamp']}")
@@ -92,6 +94,14 @@ class Printer:
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(Text(display_name(text), style=style))
+
+
+def _around(container: dict[str, Any] | None) -> str:
+    """What a cabinet was found in, for people."""
+    kinds = {part["part"]: part for part in (container or {}).get("parts", ())}
+    if "pe" in kinds:
+        return f" of a program for {kinds['pe']['subsystem']} on {kinds['pe']['machine']}"
+    return ""
 
 
 def _members(members: list[dict[str, Any]], *, short: bool) -> Table:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dissectors.cabinet import Cabinet, Compression, NewFolder, NewMember
 from dissectors.cabinet.structures import DATA, FILE, FOLDER, HEADER
+from tests.dissectors.firmware.building import pe_image
 
 TEXT = b"The quick brown fox jumps over the lazy dog. " * 2000
 
@@ -77,3 +78,25 @@ def patched(data: bytes, offset: int, form: str, change: Callable[[int], int] | 
     result = bytearray(data)
     struct.pack_into(form, result, offset, change(value) if callable(change) else change)
     return bytes(result)
+
+
+def self_extractor(*cabinets: bytes, tail: bytes = b"") -> bytes:
+    """A synthetic self-extractor: a program that knows the magic, the first cabinet in its section, the rest behind it.
+
+    Before the first stands what a search stumbles over: the magic as text and as an operand, a header that breaks off
+    in zeros, one of a cabinet larger than the file, one without folders. No cabinet begins at an aligned offset.
+    """
+    whole = cabinets[0]
+    decoys = (
+        b"\x81\x38MSCF\x75\x07",  # cmp dword ptr [eax], "MSCF"; jne
+        b"MSCF\0\0\0\0" + bytes(32),
+        whole[:8] + (1 << 30).to_bytes(4, "little") + whole[12:60],
+        patched(whole[:80], 26, "<H", 0),
+        b"not a cabinet: no MSCF header\0",
+    )
+    section = b"".join(decoys)
+    section += b"\xcc" * (3 - (0x200 + len(section)) % 4) + whole + b"PADDINGXXPADDING"
+    program = pe_image(machine=0x014C, subsystem=2, body=section)
+    for cabinet in cabinets[1:]:
+        program += b"\0" * (1 + len(program) % 2) + cabinet
+    return program + tail

@@ -7,7 +7,7 @@ import pytest
 from dissectors import DissectError, LimitExceeded
 from dissectors.cabinet import Budget, Cabinet
 from dissectors.source import STEP
-from tests.dissectors.cabinet.making import TEXT, cabinet_of, raw_cabinet
+from tests.dissectors.cabinet.making import TEXT, cabinet_of, raw_cabinet, self_extractor
 
 ONE = cabinet_of({"one.txt": b"1"})
 TWO = cabinet_of({"two.txt": TEXT})
@@ -26,6 +26,14 @@ def test_found_cabinets_are_whole_and_clean() -> None:
     (found,) = Cabinet.search(io.BytesIO(b"x" * 77 + TWO + b"y" * 99))
     assert found.problems == ()
     assert found.read(found.members[0]) == TEXT
+
+
+def test_a_self_extractor_gives_its_cabinets_and_none_of_what_looks_like_one() -> None:
+    program = self_extractor(TWO, ONE, tail=b"signature, say")
+    first, second = Cabinet.search(program)
+    assert [program[one.offset : one.offset + one.size] for one in (first, second)] == [TWO, ONE]
+    assert (first.offset % 4, first.problems, second.problems) == (3, (), ())
+    assert first.read(first.members[0]) == TEXT
 
 
 @pytest.mark.parametrize("before", [STEP - 2, STEP - 1, STEP, 2 * STEP - 3])

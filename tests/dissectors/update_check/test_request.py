@@ -244,8 +244,8 @@ NO_CHECKS = {
     "no device": b"<R><!-- synthetic --><User>anna</User><Version>1.0.522.73</Version></R>",
     "blank names": b"<R><!-- synthetic --><Model/><Vendor></Vendor><Version>1.0.522.73</Version></R>",
     "a component's manifest": (
-        b'<assembly xmlns="urn:schemas-microsoft-com:asm.v3"><!-- synthetic --><driver manufacturer="Contoso" model="x" '
-        b'serial="1"/><assemblyIdentity name="y" version="6.0.1.2" language="neutral"/></assembly>'
+        b'<assembly xmlns="urn:schemas-microsoft-com:asm.v3"><!-- synthetic --><driver vendor="Contoso" '
+        b'model="x" serial="1"/><assemblyIdentity name="y" version="6.0.1.2" language="neutral"/></assembly>'
     ),
     "a document type": b"<!DOCTYPE r><R><!-- synthetic --><Model>CX700</Model><Serial>1</Serial></R>",
     "too many names": b"<R>" + b"<Model>x</Model>" * 3000 + b"</R>",
