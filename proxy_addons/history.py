@@ -329,7 +329,8 @@ class Histories:
             return
         attempt.version = download.version
         file = download.file.casefold()
-        if file in attempt.files:
+        # A phone that restarts before it has the firmware begins again with the catalog.
+        if file in attempt.files and attempt.downloaded is not None:
             self._fail(phone, f"it has fetched {download.file} again", now)
             attempt = phone.attempt = Attempt(download.version, attempt.path, begun=True)
             self._open_end(attempt.path, identity, now)

@@ -32,8 +32,8 @@ class OfferedFile(NamedTuple):
         return f"{self.folder.rstrip('/')}/{name}"
 
 
-def write_check(identity: PhoneIdentity, modules: Iterable[InstalledModule]) -> bytes:
-    """The body of an update check, in UTF-8."""
+def write_check(identity: PhoneIdentity, modules: Iterable[InstalledModule], status: str = "") -> bytes:
+    """The body of an update check, in UTF-8; a last update status that is blank is left out."""
     device = {
         "DeviceType": identity.device_type,
         "MACAddress": identity.mac,
@@ -46,6 +46,8 @@ def write_check(identity: PhoneIdentity, modules: Iterable[InstalledModule]) -> 
     }
     lines = ['<?xml version="1.0" encoding="utf-8"?>', f"<!-- {_LABEL} -->", "<UpdateCheck>"]
     lines += [f"  <{name}>{escape(value)}</{name}>" for name, value in device.items()]
+    if status:
+        lines.append(f"  <LastUpdateStatus>{escape(status)}</LastUpdateStatus>")
     lines.append("  <Modules>")
     for module in modules:
         version = "" if module.version is None else str(module.version)

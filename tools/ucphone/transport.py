@@ -79,7 +79,7 @@ class HttpTransport:
             return Reply(wininet=_wininet(error, _CANNOT_CONNECT)), False
         response = None
         try:
-            connection.request(*_request(action, url))
+            connection.request(*request_of(action, url))
             response = connection.getresponse()
             reply = self._answer(response) if isinstance(action, Post) else self._file(response, action.download)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -141,7 +141,8 @@ class HttpTransport:
         return Reply(response.status)
 
 
-def _request(action: Post | Get, url: SplitResult) -> tuple[str, str, bytes | None, dict[str, str]]:
+def request_of(action: Post | Get, url: SplitResult) -> tuple[str, str, bytes | None, dict[str, str]]:
+    """Method, target, body and header fields of what a phone sends."""
     target = url.path + (f"?{url.query}" if url.query else "") or "/"
     headers = {"User-Agent": _USER_AGENT}
     if isinstance(action, Post):

@@ -26,8 +26,9 @@ from tools.update_server.audit import FLUSH_INTERVAL, AuditLogWriter
 from tools.update_server.messages import NoOffer, audit_row, read_check, write_answer
 from tools.update_server.packages import package_folder
 from tools.update_server.rules import DeviceKey
-from tools.update_server.service import UpdateService
+from tools.update_server.service import Check, UpdateService
 
+ANSWER_TYPE = "text/xml; charset=utf-8"
 MAX_BODY = 16 << 20  # bytes of a request; the documented limit for an uploaded log is a tenth of that
 _BACKLOG = 512  # a fleet that starts at once
 _LEAST_FLUSH = 0.1  # seconds, however much the clock is scaled
@@ -67,7 +68,8 @@ class UpdateServer:
     """Serves an `UpdateService`. `start` returns when it listens; use it as a context manager.
 
     `port` 0 takes a free port. `audit` is flushed every five minutes divided by `time_scale`, and at the end.
-    `on_event` is called on the server's thread.
+    `on_event` is called on the server's thread. `clock` gives the time of events and of the audit log, which is written
+    in local time.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class UpdateServer:
         no_offer: NoOffer = NoOffer.ABSENT,
         deny_external: bool = False,
         on_event: EventSink = _ignore,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.service = service
         self.address = address
@@ -90,6 +93,7 @@ class UpdateServer:
         self.deny_external = deny_external
         self.ready = threading.Event()
         self._on_event = on_event
+        self.clock = clock
         self._flush_interval = max(_LEAST_FLUSH, FLUSH_INTERVAL / time_scale)
         self._listener: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -126,7 +130,24 @@ class UpdateServer:
 
     def emit(self, kind: str, text: str, **data: Any) -> None:
         """Tell an event."""
-        self._on_event(ServerEvent(datetime.now(UTC), kind, text, data))
+        self._on_event(ServerEvent(self.clock(), kind, text, data))
+
+    def answer(self, check: Check, host: str, address: str) -> bytes:
+        """The body of the answer to a check, logged and told."""
+        answer = self.service.answer(check, host)
+        self.log(audit_row(check, answer, address, self.clock()))
+        self.emit(
+            "check",
+            f"{check.mac or address} {check.key} reports {check.installed('CPE')}: {answer.reason}",
+            client=address,
+            mac=check.mac,
+            serial=check.serial,
+            device=str(check.key),
+            installed=str(check.installed("CPE")),
+            offered=[str(offer.version) for offer in answer.offers],
+            reason=answer.reason,
+        )
+        return write_answer(answer, self.no_offer)
 
     def log(self, row: AuditRow) -> None:
         """Put a row into the audit log; a log that cannot be written does not keep a phone from its answer."""
@@ -219,21 +240,8 @@ class _CheckHandler(_Handler):
         except DissectError as error:
             self._not_a_check(error)
             return
-        answer = self.server.service.answer(check, request.host)
-        self.set_header("Content-Type", "text/xml; charset=utf-8")
-        self.write(write_answer(answer, self.server.no_offer))
-        self.server.log(audit_row(check, answer, request.remote_ip or "", datetime.now()))
-        self.server.emit(
-            "check",
-            f"{check.mac or request.remote_ip} {check.key} reports {check.installed('CPE')}: {answer.reason}",
-            client=request.remote_ip,
-            mac=check.mac,
-            serial=check.serial,
-            device=str(check.key),
-            installed=str(check.installed("CPE")),
-            offered=[str(offer.version) for offer in answer.offers],
-            reason=answer.reason,
-        )
+        self.set_header("Content-Type", ANSWER_TYPE)
+        self.write(self.server.answer(check, request.host, request.remote_ip or ""))
 
     def _not_a_check(self, error: DissectError) -> None:
         """A log upload is taken and dropped: how one looks is not public, and refusing would make phones repeat it."""

@@ -68,7 +68,7 @@ def audit_row(check: Check, answer: Answer, address: str, now: datetime) -> Audi
     """The row that tells of one check. Characters a row cannot hold are written as `_`."""
     device_type, vendor, model, revision, locale = map(_line, check.key)
     return AuditRow(
-        logged=now.strftime("%Y-%m-%d %H:%M:%S"),
+        logged=(now.astimezone() if now.tzinfo else now).strftime("%Y-%m-%d %H:%M:%S"),
         user_host_address=address,
         device_type=device_type,
         mac=_line(check.mac),
