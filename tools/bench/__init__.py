@@ -19,6 +19,7 @@ from tools.options import declare
 BENCHES: dict[str, str] = {
     "captures": "tools.bench.captures",
     "dissect": "tools.bench.dissect",
+    "fleet": "tools.bench.fleet",
     "rules": "tools.bench.rules",
     "proxy": "tools.bench.proxy",
 }

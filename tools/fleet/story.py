@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dissectors.audit_log import AuditRow, read_rows
+from tools.fleet.phone import FleetPhone
 from tools.fleet.population import INTERIM, LAST, OLDER, STUCK, populate
-from tools.fleet.simulation import DAY, Simulation
+from tools.fleet.simulation import DAY, Fetched, Simulation
 from tools.fleet.virtual import Clock, VirtualProxy
 from tools.update_server.audit import AuditLogWriter
 from tools.update_server.field_story import FieldStory
@@ -32,7 +33,6 @@ ACTIONS = {
     "cx500": 'then.offer = { version = "next", file = "CPE.nbt", signature_file = "CPE.cat" }\n',
     "ip8540": 'then.report = "0.0.0.0"\n',
 }
-WINDOW = (20, 8)  # hours, UTC, of cx500
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Plan:
     everybody: float = 2.5
     restart: float = 3.0
     days: float = 9.0
+    window: tuple[int, int] | None = (20, 8)  # hours, UTC, of cx500
 
     @classmethod
     def of(cls, phones: int, seed: int = 1) -> Plan:
@@ -62,7 +63,7 @@ def rules_text(plan: Plan, percentage: int) -> str:
     fleet = f"limits.fleet_failure_rate = 0.5\nlimits.fleet_minimum = {max(20, plan.phones // 20)}\n"
     limits = {
         "cx700": f"when.percentage = {percentage}\nlimits.concurrent_downloads = {plan.concurrent}\n{fleet}",
-        "cx500": f'when.window = "{WINDOW[0]}:00-{WINDOW[1]:02}:00 UTC"\n',
+        "cx500": f'when.window = "{plan.window[0]}:00-{plan.window[1]}:00 UTC"\n' if plan.window else "",
         "ip8540": 'limits.fleet_failure_rate = 0.1\nlimits.fleet_window = "30d"\n'
         f"limits.fleet_minimum = {plan.minimum}\nlimits.fleet_undecided = {plan.undecided}\n",
     }
@@ -112,9 +113,11 @@ class Told:
     """How it went: what the server logged, what reached the phones, and where they ended."""
 
     plan: Plan
-    begin: datetime
     rows: list[AuditRow]
-    simulation: Simulation
+    phones: Sequence[FleetPhone]
+    fetched: Sequence[Fetched]
+    killed: tuple[datetime, datetime]  # while the kill switch was on
+    everybody: datetime  # when the rollout was widened
 
 
 async def tell(plan: Plan, folder: Path, record: str | None = None) -> Told:
@@ -132,7 +135,7 @@ async def tell(plan: Plan, folder: Path, record: str | None = None) -> Told:
             # Where the phones believe to ask, and where offers point: everything goes through the proxy.
             simulation = Simulation(proxy, server.url, members, clock, plan.seed)
 
-            async def everybody() -> None:
+            async def widen() -> None:
                 rules.write_text(rules_text(plan, 100))
                 proxy.addon.reload()
 
@@ -150,7 +153,7 @@ async def tell(plan: Plan, folder: Path, record: str | None = None) -> Told:
             turns = (
                 (plan.killed[0], stop),
                 (plan.killed[1], start),
-                (plan.everybody, everybody),
+                (plan.everybody, widen),
                 (plan.restart, restart),
             )
             for day, turn in turns:
@@ -158,7 +161,8 @@ async def tell(plan: Plan, folder: Path, record: str | None = None) -> Told:
             await simulation.run(begin + plan.days * DAY)
         finally:
             proxy.close()
-    return Told(plan, begin, audit_rows(folder), simulation)
+    first, last, everybody = (begin + day * DAY for day in (*plan.killed, plan.everybody))
+    return Told(plan, audit_rows(folder), simulation.phones, simulation.fetched, (first, last), everybody)
 
 
 async def files_seen(proxy: VirtualProxy) -> None:

@@ -14,7 +14,7 @@ from dissectors.mac_address import normal_mac
 from dissectors.version import ZERO, Version
 from tools.fleet.population import INTERIM, Behaviour, Member
 from tools.fleet.simulation import DAY, Fetched
-from tools.fleet.story import WINDOW, Told
+from tools.fleet.story import Told
 
 ALSO = {"interim"}  # kinds without a rule that the server itself has something for
 
@@ -24,13 +24,11 @@ class Verdict:
 
     def __init__(self, told: Told) -> None:
         self.told = told
-        self.members = {
-            one.member.identity.mac: one.member for one in told.simulation.phones if one.member.identity.mac
-        }
+        self.members = {one.member.identity.mac: one.member for one in told.phones if one.member.identity.mac}
         # No phone of the fleet runs nothing: a row that says so is the proxy's doing.
         self.reported = [row for row in told.rows if zero(row)]
         interim = f"/{INTERIM}/"
-        self.interim = [one for one in told.simulation.fetched if interim in one.target]
+        self.interim = [one for one in told.fetched if interim in one.target]
         self.wrong: list[str] = []
         checks = (self.strangers, self.per_phone, self.percentage, self.window, self.concurrent, self.breaker)
         for check in (*checks, self.kill_switch, self.failed, self.ends):
@@ -53,7 +51,7 @@ class Verdict:
                     found[one.member.identity.mac].append(one.begin)
         else:
             for row in self.reported:
-                if row.response_modules and self.members[row.mac].family == name:
+                if row.response_modules and row.mac in self.members and self.members[row.mac].family == name:
                     found[row.mac].append(when(row))
         return dict(found)
 
@@ -66,7 +64,7 @@ class Verdict:
             member = self.members.get(row.mac)
             if row.response_modules and (member is None or not (member.family or member.kind in ALSO | {"current"})):
                 yield f"{row.mac or 'a nameless phone'} ({row.model}) was offered something"
-        for one in self.told.simulation.fetched:
+        for one in self.told.fetched:
             if not one.member.family and one.member.kind not in ALSO:
                 yield f"{one.member.identity} fetched {one.target}"
             key = one.member.identity
@@ -83,7 +81,7 @@ class Verdict:
 
     def percentage(self) -> Iterator[str]:
         """Only the share that was in at the time, by the documented hash."""
-        until = self.told.begin + self.told.plan.everybody * DAY
+        until = self.told.everybody
         for mac, times in self.offers("cx700").items():
             digest = hashlib.sha256(f"cx700\0mac:{normal_mac(mac)}".encode()).digest()
             if min(times) < until and int.from_bytes(digest[:8], "big") * 100 >= self.told.plan.percentage << 64:
@@ -91,8 +89,9 @@ class Verdict:
 
     def window(self) -> Iterator[str]:
         """Offers at the hours of the window only."""
-        for mac, times in self.offers("cx500").items():
-            if any(WINDOW[1] <= at.hour < WINDOW[0] for at in times):
+        window = self.told.plan.window
+        for mac, times in self.offers("cx500").items() if window else ():
+            if window and any(window[1] <= at.hour < window[0] for at in times):
                 yield f"{mac} was offered something outside of the window"
 
     def concurrent(self) -> Iterator[str]:
@@ -111,7 +110,7 @@ class Verdict:
 
     def kill_switch(self) -> Iterator[str]:
         """Nothing is done while it is on, and something is before and after."""
-        first, last = (self.told.begin + day * DAY for day in self.told.plan.killed)
+        first, last = self.told.killed
         times = [at for name in ("cx700", "cx500", "ip8540") for each in self.offers(name).values() for at in each]
         times += [when(row) for row in self.reported]
         if any(first < at < last for at in times):
@@ -126,30 +125,30 @@ class Verdict:
         )
         for mac, count in images.items():
             if count > 1:
-                yield f"{mac} ({self.members[mac].behaviour.value}) was given the whole image {count} times"
+                yield f"{mac or 'a nameless phone'} was given the whole image {count} times"
 
     def ends(self) -> Iterator[str]:
         """Everyone eligible ends on the last waypoint, everyone else where it was, as the server saw it."""
         last = {row.mac: row for row in self.told.rows if row.mac}
-        for one in self.told.simulation.phones:
+        for one in self.told.phones:
             wanted, mac = one.member.ends_on, one.member.identity.mac
             if wanted is None:
                 continue
             if one.version != wanted:
                 yield f"{mac} ({one.member.kind}, {one.member.behaviour.value}) ends on {one.version}, not {wanted}"
-            if mac and not zero(last[mac]) and version_of(last[mac]) != one.version:
-                yield f"{mac} is on {one.version}, the server heard {version_of(last[mac])} last"
+            row = last.get(mac)
+            if row is not None and not zero(row) and version_of(row) != one.version:
+                yield f"{mac} is on {one.version}, the server heard {version_of(row)} last"
 
     def summary(self) -> dict[str, object]:
         """The counts."""
-        phones = self.told.simulation.phones
+        phones = self.told.phones
         return {
             "phones": len(phones),
-            "exchanges": self.told.simulation.exchanges,
             "audit_rows": len(self.told.rows),
             "rewritten_rows": len(self.reported),
-            "on_last_waypoint": sum(one.version == one.member.ends_on and bool(one.member.family) for one in phones),
             "eligible": sum(able(one.member) for one in phones),
+            "arrived": sum(able(one.member) and one.version == one.member.ends_on for one in phones),
             "given_bad_image": len(self.offers("ip8540")),
             "phones_of_bad_image": sum(one.member.family == "ip8540" for one in phones),
             "bricked": sum(

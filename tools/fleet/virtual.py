@@ -9,10 +9,8 @@ passes at its beginning, its answer at its end, and other phones act in between.
 from __future__ import annotations
 
 import http.client
-import inspect
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 from mitmproxy import connection, flow
@@ -85,7 +83,7 @@ class VirtualProxy:
         passing = self._flow(action, address)
         self.addon.requestheaders(passing)
         feed(passing.request)
-        await called(self.addon.request(passing))
+        await self.addon.request(passing)
         answer = self._ask(passing.request, address)
         return Passing(passing, answer, action.download if isinstance(action, Get) else None)
 
@@ -102,9 +100,9 @@ class VirtualProxy:
         if share < 1:
             answer.timestamp_end = None
             one.error = flow.Error("client disconnected", now)
-            await called(self.addon.error(one))
+            await self.addon.error(one)
         else:
-            await called(self.addon.response(one))
+            await self.addon.response(one)
         return reply_of(answer, passing.download, whole=share >= 1)
 
     def _flow(self, action: Post | Get, address: str) -> mitm.HTTPFlow:
@@ -141,12 +139,6 @@ class VirtualProxy:
             asked.close()
         fields = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.getheaders())
         return mitm.Response(b"HTTP/1.1", answer.status, answer.reason.encode(), fields, content, None, 0.0, None)
-
-
-async def called(result: Any) -> None:
-    """What a hook returned; one that is a coroutine is run."""
-    if inspect.isawaitable(result):
-        await result
 
 
 def reply_of(answer: mitm.Response, download: Download | None, *, whole: bool) -> Reply:

@@ -40,7 +40,9 @@ _CERTIFICATE_ERRORS = {  # OpenSSL's verify codes
 class HttpTransport:
     """Carries out `Post` and `Get`. `abort` may be called from another thread and ends what is going on."""
 
-    def __init__(self, timeout: float = TIMEOUT, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, timeout: float = TIMEOUT, tls: ssl.SSLContext | None = None, source: str = "") -> None:
+        """`source` is the address to connect from, blank for any."""
+        self._source = (source, 0) if source else None
         self._timeout = timeout
         self._tls = tls
         self._origin: tuple[str, str] | None = None
@@ -99,9 +101,13 @@ class HttpTransport:
             raise ConnectionAbortedError
         host = url.hostname or ""
         if url.scheme == "https":
-            self._connection = http.client.HTTPSConnection(host, url.port, timeout=self._timeout, context=self._tls)
+            self._connection = http.client.HTTPSConnection(
+                host, url.port, timeout=self._timeout, context=self._tls, source_address=self._source
+            )
         else:
-            self._connection = http.client.HTTPConnection(host, url.port, timeout=self._timeout)
+            self._connection = http.client.HTTPConnection(
+                host, url.port, timeout=self._timeout, source_address=self._source
+            )
         self._origin = origin
         self._connection.connect()
         return self._connection

@@ -1,0 +1,55 @@
+"""The fleet's days on a clock of their own. UPSHIM_FLEET gives another number of phones than the quick few."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proxy_addons import interlocks, policy
+from tools.fleet.population import Behaviour, populate
+from tools.fleet.story import Plan, tell
+from tools.fleet.verdict import Verdict
+
+PHONES = int(os.environ.get("UPSHIM_FLEET", "0"))
+
+
+def test_the_rules_hold_and_everyone_eligible_arrives(tmp_path: Path) -> None:
+    verdict = Verdict(asyncio.run(tell(Plan.of(PHONES or 120), tmp_path)))
+    assert verdict.wrong == []
+    counts = verdict.summary()
+    assert counts["arrived"] == counts["eligible"]
+    assert counts["rewritten_rows"] != 0
+
+
+def test_the_same_over_a_restart_with_what_is_recorded(tmp_path: Path) -> None:
+    verdict = Verdict(
+        asyncio.run(tell(replace(Plan.of(PHONES or 25, seed=2), minimum=2), tmp_path, str(tmp_path / "recording")))
+    )
+    assert verdict.wrong == []
+
+
+def test_the_verdict_sees_what_the_interlocks_prevent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interlocks, "INTERLOCKS", ())
+    monkeypatch.setattr(policy, "mismatch", lambda _rule, _phone: None)
+    monkeypatch.setattr("proxy_addons.rule_index.identity_of_phone", lambda _phone: CX700)
+    verdict = Verdict(
+        asyncio.run(tell(replace(Plan.of(100), killed=(0.3, 0.5), everybody=0.6, restart=0.7, days=0.8), tmp_path))
+    )
+    seen = {what.partition(":")[0] for what in verdict.wrong}
+    assert seen >= {"strangers", "percentage", "concurrent", "kill_switch", "failed", "ends"}
+
+
+CX700 = ("ucphone", "polycom", "cx700", "a", "enu")
+
+
+def test_the_fleet_has_everything_in_it() -> None:
+    members = list(populate(1000, 1))
+    assert len({member.address for member in members}) == len({repr(member.identity) for member in members}) + 29
+    assert {member.behaviour for member in members} == set(Behaviour)
+    assert sum(member.family == "cx700" for member in members) == 400
+    assert any(member.crash_loop for member in members)
+    assert members == list(populate(1000, 1))
