@@ -104,6 +104,8 @@ def first_bytes(path: Path) -> bytes:
     if path.is_dir():
         return b""
     try:
+        if path.is_fifo():  # it would be read more than once
+            raise CaptureError(path, "expected a file, found a pipe")
         with path.open("rb") as file:
             head = file.read(HEAD)
     except OSError as error:

@@ -96,6 +96,8 @@ class Decryption:
         if program is None:
             self.problems.append(f"{PROGRAM} is not installed: TLS connections are not decrypted")
             return
+        # Bodies in plain HTTP are nothing it should put together: that takes longer with the square of their size.
+        options += ["-o", "http.desegment_body:FALSE"]
         self._command = [program, "-n", *options, "-r", str(capture.absolute())]
         try:
             self._decrypt()

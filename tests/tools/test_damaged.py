@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -123,3 +124,11 @@ def test_what_is_next_to_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert f"{file}: " in err
+
+
+def test_a_pipe_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "in")
+    for words in verbs(tmp_path / "in", tmp_path):
+        assert main(words) == 2
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", f"upshim {words[0]}: {tmp_path / 'in'}: expected a file, found a pipe\n")
