@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 LONGEST = 1 << 18  # bytes of one packet
 WAIT = 0.5  # seconds between looks at the clock while nothing comes
 LOOPBACK = 772  # ARPHRD_LOOPBACK
-SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23  # packet(7), Linux 4.20
+SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING = 263, 6, 23  # packet(7); the last since Linux 4.20
 # The kernel's name for the link (ARPHRD_*) -> link type: Ethernet and loopback; tunnels and PPP, which show bare IP.
 LINK_TYPES = {1: ETHERNET, LOOPBACK: ETHERNET, 65534: RAW[-1], 512: RAW[-1], 776: RAW[-1], 768: RAW[-1]}
 
@@ -37,14 +38,17 @@ def read_live(interface: str, options: ReadOptions, seconds: float | None, packe
     file = PacketFile("live")
     reader = full_reader(interface, options, ordered=False)
     try:
-        yield from reader.read(_until_interrupted(listen(interface, seconds, packets)))
+        yield from reader.read(_until_interrupted(listen(interface, seconds, packets, file.problems)))
         yield from reader.finish(file)
     finally:
         reader.close()
 
 
-def listen(interface: str, seconds: float | None, packets: int | None) -> Iterator[Packet]:
-    """Packets of an interface. Raises `CaptureError` where it cannot be listened on."""
+def listen(interface: str, seconds: float | None, packets: int | None, problems: list[str]) -> Iterator[Packet]:
+    """Packets of an interface; what the kernel had to drop goes to `problems` at the end.
+
+    Raises `CaptureError` where it cannot be listened on.
+    """
     kind = _kind(interface)
     import scapy.arch  # noqa: PLC0415 - slow to import, and only needed here; it chooses the socket
     from scapy.config import conf  # noqa: PLC0415
@@ -78,6 +82,10 @@ def listen(interface: str, seconds: float | None, packets: int | None) -> Iterat
     except OSError as error:
         raise CaptureError(interface, error) from error
     finally:
+        with contextlib.suppress(OSError, struct.error):  # other systems do not tell
+            _, dropped = struct.unpack("II", listening.ins.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+            if dropped:
+                problems.append(f"{dropped} packets came faster than they were read, and were dropped")
         listening.close()
 
 

@@ -72,12 +72,12 @@ def test_an_exchange_on_loopback_is_seen_while_it_happens(port: int) -> None:
 def test_it_ends_by_itself() -> None:
     *_, summary = read_live("lo", ReadOptions(), seconds=0.05, packets=None)
     assert isinstance(summary, CaptureSummary)
-    assert list(listen("lo", None, 0)) == []
+    assert list(listen("lo", None, 0, [])) == []
 
 
 def test_an_unknown_interface_is_one_line() -> None:
     with pytest.raises(CaptureError, match="nowhere0: no such network interface"):
-        list(listen("nowhere0", 1, None))
+        list(listen("nowhere0", 1, None, []))
 
 
 @needs_root
@@ -110,3 +110,23 @@ def test_what_leads_a_phone_to_its_server_is_seen_once_each(port: int) -> None:
     kinds = [fact["fact"] for fact in facts]
     assert kinds in (["dns", "sip"] * 2, ["sip", "dns"] * 2)
     assert {fact["from"] for fact in facts if fact["fact"] == "sip"} == {"sip:*@contoso.com"}
+
+
+@needs_root
+def test_what_the_kernel_dropped_is_said() -> None:
+    problems: list[str] = []
+    packets = listen("lo", 20, None, problems)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        there = sender.getsockname()  # nobody need read them
+        sender.sendto(b"first", there)
+        waiting = threading.Thread(target=lambda: next(packets))
+        waiting.start()
+        while waiting.is_alive():  # it listens from its first packet on
+            sender.sendto(b"first", there)
+            waiting.join(0.02)
+        for _ in range(3000):
+            sender.sendto(bytes(8000), there)
+    packets.close()  # type: ignore[attr-defined]
+    (problem,) = problems
+    assert problem.endswith(" packets came faster than they were read, and were dropped")
