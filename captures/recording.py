@@ -39,13 +39,17 @@ Acknowledge = Callable[[bool], None]
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How far a recording is behind, and what it has done since it was opened. `lag` is in seconds."""
+    """How far a recording is behind, and what it has done since it was opened. `lag` is in seconds.
+
+    `spooled` bytes are safe on this machine, and wait for a database that is away.
+    """
 
     exchanges: int
     body_bytes: int
     lag: float
     committed: int
     written_bytes: int
+    spooled: int = 0
 
 
 class Observer(Protocol):
@@ -227,7 +231,8 @@ class Recording:
         with self._changed:
             oldest = self._handed_over[0] if self._handed_over else None
             lag = 0.0 if oldest is None else time.monotonic() - oldest
-            return Backlog(len(self._handed_over), self._waiting_bytes, lag, self._committed, self._written_bytes)
+            waiting = len(self._handed_over)
+        return Backlog(waiting, self._waiting_bytes, lag, self._committed, self._written_bytes, self._sink.spooled)
 
     def close(self, timeout: float = 30) -> None:
         """Write what is queued and let go; gives up after `timeout` seconds."""

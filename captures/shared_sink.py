@@ -59,6 +59,11 @@ class SharedSink:
         return "" if not self._spool.pending else "what happened while the database was away is still being written"
 
     @property
+    def spooled(self) -> int:
+        """Bytes of the spool that the database has yet to take."""
+        return self._spool.size if self._spool.pending else 0
+
+    @property
     def waiting(self) -> bool:
         """Whether something waits, or the database has still to be looked at."""
         return self._spool.pending or bool(self._away) or not self._folded

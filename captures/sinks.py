@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from captures.engines import reason
 from captures.exchange import Exchange, bodies_of
 from captures.journalling import Journal, Told
+from captures.recording_folder import DATABASE
 from captures.retention import Keep
 from captures.spool import Waiting
 from captures.store import Projection, Store, StoreError
@@ -27,6 +28,10 @@ class Sink(Protocol):
     @property
     def behind(self) -> str:
         """Why what has happened is not all in the store; blank where it is."""
+
+    @property
+    def spooled(self) -> int:
+        """Bytes on this machine that the store has yet to take."""
 
     @property
     def waiting(self) -> bool:
@@ -61,6 +66,7 @@ class FolderSink:
 
     behind = ""
     waiting = False
+    spooled = 0
 
     def __init__(self, store: Store, projection: Projection | None, lose: Lose) -> None:
         self.journal_failed = False
@@ -68,6 +74,7 @@ class FolderSink:
         self._projection = projection
         self._lose = lose
         self._journal = Journal(store)
+        self._opened = identity(store)
 
     def start(self) -> None:
         """Journal what a killed process could not."""
@@ -96,6 +103,11 @@ class FolderSink:
         if not rows:
             return
         exchanges = [row.exchange for row in rows if row.exchange is not None]
+        if identity(self._store) != self._opened:
+            # SQLite would go on writing to what nobody will find.
+            self._lose("exchanges: the recording was taken away")
+            self.journal_failed = True
+            return
         with self._journal_lock() as locked:
             try:
                 uids = [row.uid for row in rows]
@@ -153,6 +165,15 @@ class FolderSink:
         """Let go."""
         self._journal.file.close()
         self._store.close()
+
+
+def identity(store: Store) -> tuple[int, int] | None:
+    """Which file the database is; None where it is gone."""
+    try:
+        status = (store.folder / DATABASE).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def fold_all(store: Store, projection: Projection | None) -> None:

@@ -114,15 +114,16 @@ class Standing(Collector):
 
     def _fleet(self) -> Iterator[Metric]:
         histories = self._sources.histories
+        counts = None if histories is None else undisturbed(histories.census.counts)
         yield GaugeMetricFamily(
-            "upshim_history_known", "0 where the past of the phones could not be read.", histories is not None
+            "upshim_history_known", "0 where the past of the phones cannot be read.", counts is not None
         )
-        if histories is None:
+        if histories is None or counts is None:
             return
         phones = GaugeMetricFamily(
             "upshim_phones", "Phones by state and reported version.", labels=["state", "version"]
         )
-        for (state, version), count in histories.census.counts().items():
+        for (state, version), count in counts.items():
             phones.add_metric([state, version], count)
         yield phones
         now = datetime.now().astimezone()
@@ -152,6 +153,8 @@ class Standing(Collector):
         yield CounterMetricFamily(
             "upshim_recorded_bytes", "Body bytes recorded since the start.", backlog.written_bytes
         )
+        yield GaugeMetricFamily("upshim_recording_behind", "1 while the database is away.", bool(recording.behind))
+        yield GaugeMetricFamily("upshim_recording_spool_bytes", "What waits for the database here.", backlog.spooled)
         yield GaugeMetricFamily(
             "upshim_journal_failed", "1 while the journal cannot be written; nothing is rewritten then.",
             recording.journal_failed,
@@ -171,7 +174,7 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def undisturbed(read: Callable[[], Value | None]) -> Value | None:
-    """What `read` finds; tried again where the traffic changed what it was looking at."""
+    """What `read` finds, tried again where the traffic changed what it was looking at; None where it cannot be had."""
     for _ in range(5):
         try:
             return read()

@@ -85,7 +85,13 @@ def command(kind: str, upstream: str, state: Path, **options: object) -> list[st
 @contextlib.contextmanager
 def running(kind: str, upstream: str, state: Path, **options: object) -> Iterator[Proxy]:
     """A proxy that is listening; it is gone after the block."""
-    words = command(kind, upstream, state, **options)
+    with started(command(kind, upstream, state, **options)) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def started(words: list[str]) -> Iterator[Proxy]:
+    """The same, by its command line."""
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
     proxy = Proxy(process)
     try:

@@ -122,6 +122,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (
                     ("upshim_recording_waiting@", "exchanges {{instance}}"),
                     ("upshim_recording_lag_seconds@", "seconds {{instance}}"),
+                    ("upshim_recording_spool_bytes@", "bytes spooled {{instance}}"),
                 ),
             ),
             Panel(
@@ -138,7 +139,13 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     (
         "Process",
         (
-            Panel("Connections", (("upshim_connections@", "{{instance}}"),)),
+            Panel(
+                "Connections",
+                (
+                    ("upshim_connections@", "open {{instance}}"),
+                    (per_second("upshim_connections_closed_total", "why"), "closed: {{why}}"),
+                ),
+            ),
             Panel("Memory", (("process_resident_memory_bytes@", "{{instance}}"),), "bytes"),
             Panel(
                 "Processor and descriptors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -24,14 +25,26 @@ def check_request(target: str = CHECK_TARGET, *headers: str, body: bytes = check
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def exchange(port: int, request: bytes) -> bytes:
-    """All that comes back until the connection is closed; how it is closed does not matter."""
+def exchange(port: int, request: bytes, *, to_the_end: bool = False) -> bytes:
+    """What comes back until the answer is whole, or the connection closed; how it is closed does not matter."""
     answer = bytearray()
     with connect(port) as phone, contextlib.suppress(ConnectionError):
         phone.sendall(request)
-        while piece := phone.recv(65536):
+        while to_the_end or not whole(answer, request):
+            piece = phone.recv(65536)
+            if not piece:
+                break
             answer += piece
     return bytes(answer)
+
+
+def whole(answer: bytes | bytearray, request: bytes = b"") -> bool:
+    """Whether an answer has all the bytes that its head announces."""
+    end = answer.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    length = re.search(rb"\r\ncontent-length: *(\d+)\r\n", answer[: end + 2], re.IGNORECASE)
+    return request.startswith(b"HEAD") or (length is not None and len(answer) - end - 4 >= int(length[1]))
 
 
 def body_of(answer: bytes) -> bytes:

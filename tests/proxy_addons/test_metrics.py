@@ -167,6 +167,7 @@ def exported(upshim: Upshim) -> dict[str, set[str]]:
         metrics._exchanges.labels(kind, "broken").inc(0)
         metrics._upstream.labels(kind).observe(0)
     metrics._streamed.labels("request").inc(0)
+    metrics.refused("idle")
     names: dict[str, set[str]] = {}
     for name, labels in samples(metrics.render()):
         names.setdefault(name, set()).update(label for label, _ in labels)

@@ -36,6 +36,10 @@ class Authority:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.certificate = self.issue("Test CA", self.key, "Test CA", ca=True)
 
+    @property
+    def pem(self) -> bytes:
+        return pem(self.certificate)
+
     def issue(
         self, subject: str, key: rsa.RSAPrivateKey, *names: str, ca: bool = False, until: datetime = NOW + 300 * DAY
     ) -> x509.Certificate:
