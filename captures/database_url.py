@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PASSWORD_PARAMETER = re.compile(r"(?<=[?&])(password|sslpassword)=[^&]*", re.IGNORECASE)
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -48,5 +49,5 @@ Place = Path | DatabaseUrl
 
 
 def place_of(text: str) -> Place:
-    """What a command line or an option names: a database by its URL, else a path."""
-    return DatabaseUrl(text) if text.startswith(SCHEMES) else Path(text).expanduser()
+    """What a command line or an option names: a database by a URL, which may yet turn out to be none, else a path."""
+    return DatabaseUrl(text) if _SCHEME.match(text) else Path(text).expanduser()

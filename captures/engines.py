@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from captures.database_url import DatabaseUrl
+from captures.database_url import SCHEMES, DatabaseUrl
 from captures.errors import CaptureError
 
 UNWATCHED = 60  # seconds; who may take longer than that is not in a hurry
@@ -66,6 +66,8 @@ def postgres_engine(place: DatabaseUrl, *, within: float = 30, connections: int 
     Connects when it is first used. Raises `StoreError` where the URL is none or the driver is missing.
     """
     try:
+        if not place.secret.startswith(SCHEMES):
+            raise ValueError("another kind of URL")
         url = sa.make_url(place.secret.replace("postgres://", "postgresql://", 1))
         engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
