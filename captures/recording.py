@@ -252,6 +252,7 @@ class Recording:
         self._guarded(self._sink.start)
         while (batch := self._next_batch()) or not self._closing:
             self._guarded(partial(self._write, batch))
+            self._guarded(self._sink.go_on)
             self._guarded(self._tidy)
         self._guarded(self._sink.close)
         if self._observer is not None:
@@ -276,7 +277,7 @@ class Recording:
                 rows.append(item)
             else:
                 self._write_body(item)
-        if not rows and not self._sink.waiting:
+        if not rows:
             return
         waiting = [
             Waiting(row.uid, stored(row.exchange, self._setting), told_of(row.exchange))

@@ -70,7 +70,17 @@ class SharedSink:
 
     def start(self) -> None:
         """Write what the process before could not."""
-        self._catch_up()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Write what waits, if the database takes it."""
+        if not self._folded:
+            self._folded = self._attempt(lambda: fold_all(self.store, self._projection))
+        while self._spool.pending:
+            page, taken = self._spool.page(PAGE)
+            if not self._attempt(lambda page=page: self._send(page, kept_aside=True)):  # type: ignore[misc]
+                return
+            self._spool.done(taken)
 
     def write(self, batch: Sequence[Waiting]) -> list[bool]:
         """Write through where nothing waits, else behind what waits."""
@@ -81,7 +91,6 @@ class SharedSink:
                 done += [True] * len(page)
             else:
                 done += [self._put_aside(page)] * len(page)
-        self._catch_up()
         return done
 
     def _put_aside(self, page: Sequence[Waiting]) -> bool:
@@ -96,18 +105,10 @@ class SharedSink:
             return False
         return True
 
-    def _catch_up(self) -> None:
-        if not self._folded:
-            self._folded = self._attempt(lambda: fold_all(self.store, self._projection))
-        while self._spool.pending:
-            page, taken = self._spool.page(PAGE)
-            if not self._attempt(lambda page=page: self._send(page, kept_aside=True)):  # type: ignore[misc]
-                return
-            self._spool.done(taken)
-
     def _attempt(self, work: Callable[[], None]) -> bool:
         """Whether it could be done; a database that is away is not asked again at once."""
-        if time.monotonic() < self._retry_at:
+        began = time.monotonic()
+        if began < self._retry_at:
             return False
         try:
             if not self._prepared:
@@ -118,7 +119,9 @@ class SharedSink:
             if not self._away:
                 self._tell(f"the database is away, exchanges wait on this machine: {reason_of(error)}")
             self._away = reason_of(error)
-            self._retry_at = time.monotonic() + RETRY_AFTER
+            # A server that hangs is asked more seldom: meanwhile exchanges wait for the one thread there is.
+            self._retry_at = time.monotonic() + max(RETRY_AFTER, 3 * (time.monotonic() - began))
+            self._prepared = False  # who knows what comes back
             return False
         if self._away:
             self._tell("the database is back")
@@ -176,6 +179,6 @@ class SharedSink:
     def close(self) -> None:
         """Let go; what still waits in the spool after one more attempt waits for the next start."""
         self._retry_at = 0
-        self._catch_up()
+        self.go_on()
         self._spool.close()
         self.store.close()

@@ -35,13 +35,16 @@ class Sink(Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether `write` should be called again soon, with nothing new if need be."""
+        """Whether something waits to be written."""
 
     def start(self) -> None:
         """Make up for what the process before left undone."""
 
     def write(self, batch: Sequence[Waiting]) -> list[bool]:
         """Write these; True for each that can no longer be lost."""
+
+    def go_on(self) -> None:
+        """Write what waits; after every `write`, and every second while something waits."""
 
     def tidy(self, keep: Keep) -> None:
         """Remove what is too old or too much; every now and then."""
@@ -98,6 +101,9 @@ class FolderSink:
                 begins = position + 1
         self._commit(batch[begins:], done, begins)
         return done
+
+    def go_on(self) -> None:
+        """Nothing ever waits."""
 
     def _commit(self, rows: Sequence[Waiting], done: list[bool], first: int) -> None:
         if not rows:

@@ -287,8 +287,9 @@ class Store:
         try:
             with self.engine.connect() as connection:
                 lines = sa.select(JOURNAL.c.line).order_by(JOURNAL.c.n)
-                for line in connection.execution_options(yield_per=PAGE).execute(lines).scalars():
-                    yield line.encode("utf-8") + b"\n"
+                with connection.execution_options(yield_per=PAGE).execute(lines) as found:
+                    for line in found.scalars():
+                        yield line.encode("utf-8") + b"\n"
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(self.name, f"its journal is not readable: {reason(error)}") from error
 
@@ -370,9 +371,10 @@ class Store:
             with self.engine.connect() as connection:
                 query = sa.select(*columns_of(version_of(connection)))
                 query = query.where(EXCHANGES.c.id > after).order_by(EXCHANGES.c.id)
-                for page in connection.execution_options(yield_per=PAGE).execute(query).mappings().partitions():
-                    for one in self._with_facts(connection, page):
-                        yield one.exchange
+                with connection.execution_options(yield_per=PAGE).execute(query) as found:
+                    for page in found.mappings().partitions():
+                        for one in self._with_facts(connection, page):
+                            yield one.exchange
         except (sa.exc.SQLAlchemyError, json.JSONDecodeError) as error:
             raise StoreError(self.name, f"damaged recording: {reason(error)}") from error
 

@@ -73,7 +73,6 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": self.host,
             "fsync": "off",
-            "synchronous_commit": "off",
             "full_page_writes": "off",
             "shared_buffers": "32MB",
             "max_connections": 60,
@@ -99,6 +98,15 @@ class PostgresServer:
             self._process.send_signal(how)
             self._process.wait(START_WITHIN)
             self._process = None
+
+    def signal_all(self, how: int) -> None:
+        """To the server and every process of it: SIGSTOP makes it hang, SIGCONT lets it go on."""
+        if self._process is not None:
+            os.killpg(self._process.pid, how)
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+            for child in children:  # each has a group of its own
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), how)
 
     def url(self, database: str) -> DatabaseUrl:
         """A database of it, by its socket."""

@@ -121,8 +121,7 @@ def all_at_once(shims: list[Shim], phones: list[int]) -> list[tuple[int, Checked
     return decided
 
 
-@pytest.mark.parametrize("rounds", [1])
-def test_two_shims_together_never_give_a_phone_more_than_its_limit(place: Place, tmp_path: Path, rounds: int) -> None:
+def test_two_shims_together_never_give_a_phone_more_than_its_limit(place: Place, tmp_path: Path) -> None:
     with shims(place, OFFER_NEXT + "limits.per_phone_per_day = 2\n", tmp_path) as both:
         decided = all_at_once(both, [1, 2, 3, 1, 2, 3, 1, 2, 3])
     given = Counter(phone for phone, checked in decided if acts(checked))
