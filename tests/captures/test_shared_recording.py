@@ -161,7 +161,7 @@ def test_what_waited_survives_kill_9(server: PostgresServer, url: DatabaseUrl) -
 def test_a_commit_of_unknown_outcome_is_written_once(url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = Recording(url)
     add(recording, "known")
-    real = sa.engine.default.DefaultDialect.do_commit
+    real: Any = sa.engine.default.DefaultDialect.do_commit
     lost = threading.Event()
 
     def commit_and_hang_up(self: Any, connection: Any) -> None:
