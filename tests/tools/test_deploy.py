@@ -12,13 +12,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from captures.store import Store
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
 from tests.conftest import require_tool
+from tests.ntlm import PASSWORD, USER, NtlmServer, accounts
 from tests.proxies import Proxy, running
+from tests.proxy_addons.test_ntlm import curl, sent
 from tests.servers import Received, Server, message, serving
 from tools.deploy import KINDS, Address, address, render
 from tools.errors import UnusableInput
@@ -33,7 +37,7 @@ def update_server(request: Received) -> Iterator[bytes]:
     yield message(answer_body(), "Content-Type: text/xml") if request.method == "POST" else message(FIRMWARE)
 
 
-class NtlmServer:
+class ScriptedLogin:
     """Authenticates connections in three steps, as NTLM does."""
 
     def __init__(self) -> None:
@@ -54,15 +58,34 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A running front."""
+
+    port: int
+    file: Path
+    process: subprocess.Popen[bytes]
+
+
 @contextlib.contextmanager
 def front(kind: str, upstream: str, shims: list[int], folder: Path) -> Iterator[int]:
     """A real HAProxy or nginx with the printed text; gives the port phones connect to."""
+    with front_process(kind, upstream, shims, folder) as started:
+        yield started.port
+
+
+@contextlib.contextmanager
+def front_process(
+    kind: str, upstream: str, shims: list[int], folder: Path, change: tuple[str, str] = ("", "")
+) -> Iterator[Front]:
+    """The same, with its process and configuration, of which `change` replaces a part."""
     program = require_tool(kind)
     port = free_port()
     text = render(kind, upstream, [Address("127.0.0.1", shim) for shim in shims], [Address("127.0.0.1", port)])
+    assert change[0] in text
     file = folder / KINDS[kind]
-    file.write_text(text)
-    words = [program, "-db", "-f", str(file)]
+    file.write_text(text.replace(*change) if change[0] else text)
+    words = [program, "-W", "-db", "-f", str(file)]  # a master, as the distributions' units start it
     if kind == "nginx":
         user = "" if os.geteuid() else " user root;"
         words = [program, "-c", str(file), "-e", str(folder / "error.log")]
@@ -78,7 +101,7 @@ def front(kind: str, upstream: str, shims: list[int], folder: Path) -> Iterator[
             assert process.poll() is None, (folder / "front.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        yield port
+        yield Front(port, file, process)
     finally:
         process.terminate()
         process.wait(20)
@@ -95,12 +118,12 @@ def pool(server: Server, count: int, folder: Path) -> Iterator[list[Proxy]]:
         ]
 
 
-def phone(port: int) -> closing[http.client.HTTPConnection]:
-    return closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20))
+def phone(port: int, source: str = "127.0.0.1") -> closing[http.client.HTTPConnection]:
+    return closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=(source, 0)))
 
 
-def check(port: int) -> bytes:
-    with phone(port) as connection:
+def check(port: int, source: str = "127.0.0.1") -> bytes:
+    with phone(port, source) as connection:
         connection.request("POST", CHECK_TARGET, check_body(), {"X-Forwarded-For": "6.6.6.6"})
         response = connection.getresponse()
         assert response.status == 200
@@ -133,33 +156,167 @@ def test_all_shims_killed_under_load(kind: str, tmp_path: Path) -> None:
         pool(server, 2, tmp_path) as shims,
         front(kind, server.url, [shim.port for shim in shims], tmp_path) as port,
     ):
-        ending, answered, failed = threading.Event(), [0] * WORKERS, [0] * WORKERS
-
-        def load(worker: int) -> None:
-            while not ending.is_set():
-                try:
-                    assert check(port) == answer_body()
-                    answered[worker] += 1
-                except (OSError, AssertionError, http.client.HTTPException):
-                    failed[worker] += 1
-
-        threads = [threading.Thread(target=load, args=(number,)) for number in range(WORKERS)]
-        for thread in threads:
-            thread.start()
-        try:
-            wait_for(lambda: min(answered) >= 10)
-            assert sum(failed) == 0
+        with under_load(port) as load:
+            load.wait_for_more()
+            assert sum(load.failed) == 0
             for shim in shims:
                 shim.process.send_signal(signal.SIGKILL)
-            before = list(answered)
-            wait_for(lambda: all(now >= then + 10 for now, then in zip(answered, before, strict=True)))
-        finally:
-            ending.set()
-            for thread in threads:
-                thread.join(30)
-        assert sum(failed) <= WORKERS  # those in flight
+            load.wait_for_more()
+        assert sum(load.failed) <= WORKERS  # those in flight
         assert b'Version="0.0.0.0"' not in server.received[-1].body
         assert [check(port) for _ in range(20)] == [answer_body()] * 20
+
+
+class Load:
+    """What workers who check all the time saw."""
+
+    def __init__(self) -> None:
+        self.ending = threading.Event()
+        self.answered, self.failed = [0] * WORKERS, [0] * WORKERS
+
+    def work(self, worker: int, port: int) -> None:
+        """Check until told to end."""
+        while not self.ending.is_set():
+            try:
+                assert check(port) == answer_body()
+                self.answered[worker] += 1
+            except (OSError, AssertionError, http.client.HTTPException):
+                self.failed[worker] += 1
+
+    def wait_for_more(self, count: int = 10) -> None:
+        """Until every worker has had that many more answers."""
+        before = list(self.answered)
+        wait_for(lambda: all(now >= then + count for now, then in zip(self.answered, before, strict=True)))
+
+
+@contextlib.contextmanager
+def under_load(port: int) -> Iterator[Load]:
+    load = Load()
+    threads = [threading.Thread(target=load.work, args=(number, port)) for number in range(WORKERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        load.ending.set()
+        for thread in threads:
+            thread.join(30)
+
+
+SOURCES = [f"127.0.0.{number}" for number in range(1, 9)]
+
+
+def test_a_shim_that_hangs_is_found_by_its_health_check(tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        pool(server, 2, tmp_path) as shims,
+        front("haproxy", server.url, [shim.port for shim in shims], tmp_path) as port,
+    ):
+        assert [check(port, source) for source in SOURCES] == [answer_body()] * len(SOURCES)
+        shims[0].process.send_signal(signal.SIGSTOP)  # it goes on accepting connections
+        try:
+            wait_for(lambda: b"shim1 is DOWN" in (tmp_path / "front.log").read_bytes())
+            assert [check(port, source) for source in SOURCES] == [answer_body()] * len(SOURCES)
+            assert all(b'Version="0.0.0.0"' in request.body for request in server.received[-len(SOURCES) :])
+        finally:
+            shims[0].process.send_signal(signal.SIGCONT)
+        wait_for(lambda: b"shim1 is UP" in (tmp_path / "front.log").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("haproxy", ("timeout server 20s", "timeout server 1s")),
+        ("nginx", ("proxy_read_timeout 10s", "proxy_read_timeout 1s")),
+    ],
+)
+def test_a_phone_whose_shim_hangs_is_answered_all_the_same(kind: str, change: tuple[str, str], tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        pool(server, 1, tmp_path) as (shim,),
+        front_process(kind, server.url, [shim.port], tmp_path, change) as started,
+    ):
+        shim.process.send_signal(signal.SIGSTOP)
+        try:
+            assert check(started.port) == answer_body()
+            assert b'Version="0.0.0.0"' not in server.received[-1].body
+        finally:
+            shim.process.send_signal(signal.SIGCONT)
+
+
+def shim_of_each(sources: list[str], port: int, logs: list[Path]) -> dict[str, int]:
+    """Which shim each phone's check came by, as the recordings tell it."""
+    before = [seen(log) for log in logs]
+    assert [check(port, source) for source in sources] == [answer_body()] * len(sources)
+    new = [seen(log)[len(then) :] for log, then in zip(logs, before, strict=True)]
+    return {client: number for number, clients in enumerate(new) for client in clients}
+
+
+def seen(recording: Path) -> list[str]:
+    """The addresses of the phones in a recording."""
+    with closing(Store.open(recording)) as store:
+        return [exchange.client.rpartition(":")[0] for exchange in store.exchanges()]
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_phone_meets_the_same_shim_again(kind: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(update_server))
+        recordings = [tmp_path / f"rec{number}" for number in range(3)]
+        shims = [
+            stack.enter_context(
+                running("upshim", server.url, tmp_path / f"s{number}", record=recording, trust_forwarded="127.0.0.1")
+            )
+            for number, recording in enumerate(recordings)
+        ]
+        port = stack.enter_context(front(kind, server.url, [shim.port for shim in shims], tmp_path))
+        sources = [f"127.0.{number}.7" for number in range(1, 25)]
+        first = shim_of_each(sources, port, recordings)
+        assert sorted(first) == sorted(sources)  # the shims know the phones' own addresses
+        assert set(first.values()) == {0, 1, 2}
+        assert shim_of_each(sources, port, recordings) == first
+        # When one shim dies, only its phones move.
+        shims[2].process.send_signal(signal.SIGKILL)
+        shims[2].process.wait(20)
+        moved = shim_of_each(sources, port, recordings)
+        assert {source: shim for source, shim in moved.items() if first[source] != 2} == {
+            source: shim for source, shim in first.items() if shim != 2
+        }
+        assert set(moved.values()) == {0, 1}
+
+
+def test_a_reload_under_load_costs_nobody_an_answer(tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        pool(server, 2, tmp_path) as shims,
+        front_process("haproxy", server.url, [shim.port for shim in shims], tmp_path) as haproxy,
+        under_load(haproxy.port) as load,
+    ):
+        load.wait_for_more()
+        text = haproxy.file.read_text()
+        for timeout in ("19s", "18s"):
+            haproxy.file.write_text(text.replace("timeout server 20s", f"timeout server {timeout}"))
+            haproxy.process.send_signal(signal.SIGUSR2)
+            load.wait_for_more()
+        assert sum(load.failed) == 0
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_real_login_through_a_front(kind: str, tmp_path: Path) -> None:
+    demanding = NtlmServer(answer_body())
+    with (
+        accounts(tmp_path),
+        serving(demanding) as server,
+        pool(server, 2, tmp_path) as shims,
+        front(kind, server.url, [shim.port for shim in shims], tmp_path) as port,
+    ):
+        answers = curl(port, tmp_path, "--ntlm", "-u", f"{USER}:{PASSWORD}", times=2)
+        if kind == "haproxy":
+            assert answers == ["200 1", "200 0"]
+            assert sent(server)[1:] == [(1, b"0.0.0.0")] * 2
+        else:
+            assert {answer.split()[0] for answer in answers} == {"401"}  # nginx cannot: its text says so
+        assert curl(port, tmp_path) == ["401 1"]
 
 
 def wait_for(condition: object) -> None:
@@ -185,7 +342,7 @@ def statuses(port: int, *tokens: str) -> list[int]:
 @pytest.mark.parametrize("kind", FRONTS)
 def test_authentication_belongs_to_the_phone_that_gave_it(kind: str, tmp_path: Path) -> None:
     with (
-        serving(NtlmServer()) as server,
+        serving(ScriptedLogin()) as server,
         pool(server, 1, tmp_path) as (shim,),
         front(kind, server.url, [shim.port], tmp_path) as port,
     ):
