@@ -13,6 +13,7 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -57,13 +58,21 @@ class Admin:
         self._server: asyncio.Server | None = None
         self._collecting: asyncio.Future[bytes] | None = None
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; returns the address. Raises `OSError`, and `ValueError` for an address that needs a token."""
+    async def start(self, host: str, port: int, listener: socket.socket | None = None) -> tuple[str, int]:
+        """Listen, on a socket that is there already or one of its own; returns the address.
+
+        Raises `OSError`, and `ValueError` for an address that needs a token.
+        """
         if self._token is None and not is_loopback(host):
             raise ValueError(f"{host} can be reached from outside: the admin listener needs a token there")
-        self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_HEAD)
+        where: dict[str, Any] = {"host": host, "port": port} if listener is None else {"sock": listener}
+        self._server = await asyncio.start_server(self._serve, limit=MAX_HEAD, **where)
         address = self._server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
+
+    def descriptors(self) -> list[int]:
+        """What is listened on."""
+        return [] if self._server is None else [listener.fileno() for listener in self._server.sockets]
 
     def close(self) -> None:
         """Listen no longer."""

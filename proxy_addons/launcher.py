@@ -1,4 +1,4 @@
-"""`upshim proxy` without the parts of mitmproxy it does not need: the one file that uses mitmproxy's inner interfaces.
+"""`upshim proxy` without the parts of mitmproxy it does not need (lean_master.py): start, run, hand over, drain.
 
 Four of mitmproxy's thirty-odd addons do the proxying; leaving the rest out saves a good part of the cost of a request.
 No flow is kept once it is over.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from proxy_addons.admin import Admin
 from proxy_addons.drain import Drain
 from proxy_addons.lean_master import LeanMaster
 from proxy_addons.limits import Bounds, Limits, Transport, descriptors
+from proxy_addons.listeners import Address, HandedOver, Offer, address_of, ask, from_manager, normal
 from proxy_addons.notify import keep_alive, notify, watchdog_period
 
 logger = logging.getLogger("upshim")
@@ -61,6 +63,7 @@ class Launch:
     admin: tuple[str, int] | None = None
     admin_token: Path | None = None
     drain: float = 30.0  # seconds that exchanges in flight may take after SIGTERM
+    hand_over: bool = False  # take the listeners of the upshim that runs with this state folder, and its place
     bounds: Bounds = field(default_factory=Bounds)
     trust_forwarded: Sequence[str] = ()
 
@@ -81,6 +84,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     limits = Limits(descriptors(launch.bounds), addon.failures, addon.metrics, transport_of)
     http1_guard.install(http1_guard.Guard(limits, launch.bounds.head_bytes))
     admin: Admin | None = None
+    before: HandedOver | None = None
     try:
         launch.state.mkdir(mode=0o700, parents=True, exist_ok=True)  # a certificate authority's key goes there
         master.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), limits, addon, drain)
@@ -108,18 +112,24 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             **({} if launch.health is None else {"upshim_health": launch.health}),
         )
         limits.fronts = addon.fronts
+        inherited = {address_of(listener): listener for listener in from_manager()}
+        if launch.hand_over and (before := ask(launch.state)) is not None:
+            inherited |= {address_of(listener): listener for listener in before.listeners}
+        master.inherited = inherited
         if not await server.setup_servers():
             causes = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
             raise StartError(first_line("; ".join(causes) or "cannot listen"))
         addon.metrics.connections.set_function(lambda: len(server.connections))
         if launch.admin is not None:
-            admin = await start_admin(launch.admin, launch.admin_token, addon, server, drain)
-    except (exceptions.OptionsError, OSError, ValueError) as error:
+            admin = await start_admin(launch.admin, launch.admin_token, addon, server, drain, inherited)
+        for address, unused in inherited.items():  # nobody would accept what waits there
+            logger.warning("upshim: a socket for %s:%d was passed, but is not listened on", *address)
+            unused.close()
+    except (exceptions.OptionsError, OSError, ValueError, StartError) as error:
         addon.done()
+        if before is not None:
+            before.drop()
         raise StartError(first_line(str(error))) from error
-    except StartError:
-        addon.done()
-        raise
     loop = asyncio.get_running_loop()
     stopping: list[asyncio.Task[None]] = []
 
@@ -130,9 +140,25 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         addon.draining = drain.draining = True
         addon.metrics.draining.set(1)
         notify("STOPPING=1")
+        if offer is not None:
+            offer.close()
         stopping.append(loop.create_task(wind_down(server, drain, launch.drain)))
         stopping[0].add_done_callback(lambda _task: master.shutdown())
 
+    def descriptors_of_listeners() -> list[int]:
+        listeners = [one for instance in server.servers for one in getattr(instance, "_servers", ())]
+        found = [one.fileno() for listener in listeners for one in getattr(listener, "sockets", ())]
+        return [*found, *(admin.descriptors() if admin is not None else ())]
+
+    def replaced() -> None:
+        if admin is not None:
+            admin.close()  # its questions are the next one's to answer
+        if not stopping:
+            stop()
+
+    offer = offer_listeners(launch.state, descriptors_of_listeners, replaced)
+    if before is not None:
+        before.done()
     if threading.current_thread() is threading.main_thread():  # nowhere else may signals be handled
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, master.shutdown)
@@ -151,6 +177,8 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
                 task.cancel()
         if admin is not None:
             admin.close()
+        if offer is not None:
+            offer.close()
     await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process
 
 
@@ -178,9 +206,19 @@ async def sweep(server: proxyserver.Proxyserver, limits: Limits) -> None:
             limits.failures.exception(error)
 
 
+def offer_listeners(state: Path, descriptors: Callable[[], list[int]], replaced: Callable[[], None]) -> Offer | None:
+    """Offer what is listened on to the next upshim; without that, a proxy still does its work."""
+    try:
+        return Offer(state, descriptors, replaced)
+    except OSError as error:
+        logger.warning("upshim: cannot be handed over: %s", error)
+        return None
+
+
 async def wind_down(server: proxyserver.Proxyserver, drain: Drain, limit: float) -> None:
     """Listen no longer, and wait until every connection has ended what it was at; `limit` is in seconds."""
     await server.servers.update([])
+    await asyncio.sleep(LOOK_EVERY)  # connections accepted just now become known
     deadline = time.monotonic() + limit
     while server.connections and time.monotonic() < deadline:
         busy = drain.busy()
@@ -196,7 +234,12 @@ async def wind_down(server: proxyserver.Proxyserver, drain: Drain, limit: float)
 
 
 async def start_admin(
-    address: tuple[str, int], token: Path | None, addon: Upshim, server: proxyserver.Proxyserver, drain: Drain
+    address: Address,
+    token: Path | None,
+    addon: Upshim,
+    server: proxyserver.Proxyserver,
+    drain: Drain,
+    inherited: dict[Address, socket.socket],
 ) -> Admin:
     """Start the operator's listener. Raises `OSError` and `ValueError`."""
     started = time.monotonic()
@@ -225,7 +268,8 @@ async def start_admin(
         return {"stopped": addon.why_stopped() or None}
 
     admin = Admin(health, addon.metrics.render, command, secret)
-    host, port = await admin.start(*address)
+    listener = inherited.pop((normal(address[0]), address[1]), None)
+    host, port = await admin.start(*address, listener)
     logger.info("upshim: admin listener at http://%s:%d", f"[{host}]" if ":" in host else host, port)
     return admin
 

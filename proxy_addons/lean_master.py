@@ -5,23 +5,31 @@ This file, http1_guard.py and launcher.py are the ones that know mitmproxy's ins
 mitmproxy looks through all addons for each of the dozen hooks of a request, does so once more for `update`, and makes
 a task for every one of them. Here the functions behind a hook are looked up once, `update` is left out where no addon
 has it, and a hook runs in place for as long as nothing has to be awaited; only what is left to await becomes a task.
+
+Listening sockets may come from somebody else (listeners.py); mitmproxy opens the others.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from mitmproxy import exceptions, flow, hooks, options
+from mitmproxy import ctx, exceptions, flow, hooks, options
 from mitmproxy.addonmanager import AddonManager, traverse
 from mitmproxy.master import Master
 from mitmproxy.proxy import commands, events, layer, mode_servers
 from mitmproxy.proxy.context import Context
 
+from proxy_addons.listeners import Address, normal
+
 logger = logging.getLogger("upshim")
+
+BACKLOG = 1024  # connections that may wait to be accepted
 
 Function = Callable[..., Awaitable[None] | None]
 Rest = tuple[Awaitable[None], Iterator[Function]]  # what is left of a hook: one to be awaited, those behind it
@@ -179,17 +187,29 @@ class LeanMaster(Master):
     def __init__(self, settings: options.Options) -> None:
         super().__init__(settings)
         self.addons = HookTable(self)
-        # Where mitmproxy's listeners find the class of a connection.
+        self.inherited: dict[Address, socket.socket] = {}  # what is listened on already
+        # Where mitmproxy's listeners find the class of a connection, and their sockets.
         mode_servers.ProxyConnectionHandler = make_handler  # type: ignore[assignment,misc]
+        mode_servers.AsyncioServerInstance.listen = listen  # type: ignore[method-assign,assignment]
 
     def shutdown(self) -> None:
         """End; may be called from any thread."""
         super().shutdown()
 
 
-stock_handler = mode_servers.ProxyConnectionHandler
+stock_handler, stock_listen = mode_servers.ProxyConnectionHandler, mode_servers.AsyncioServerInstance.listen
 
 
 def make_handler(master: Master, *others: Any) -> mode_servers.ProxyConnectionHandler:
     """A connection of whichever master there is: a process may run stock ones too."""
     return Handler(master, *others) if isinstance(master, LeanMaster) else stock_handler(master, *others)
+
+
+async def listen(instance: mode_servers.AsyncioServerInstance[Any], host: str, port: int) -> list[Any]:
+    """Listen on a socket that is there already; mitmproxy opens one where there is none."""
+    master = ctx.master
+    found = master.inherited.pop((normal(host), port), None) if isinstance(master, LeanMaster) else None
+    if found is None:
+        return await stock_listen(instance, host, port)
+    found.setblocking(False)
+    return [await asyncio.start_server(instance.handle_stream, sock=found, backlog=BACKLOG)]

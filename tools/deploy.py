@@ -3,6 +3,7 @@
 Examples:
   upshim deploy haproxy --upstream http://10.0.0.5 --shim 127.0.0.1:8081 --shim 127.0.0.1:8082 --listen '*:80'
   upshim deploy systemd --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.service
+  upshim deploy socket --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.socket
   upshim deploy nftables --upstream http://10.0.0.5 --shim 127.0.0.1:8080
 
   upshim deploy alerts > /etc/prometheus/upshim.yml
@@ -26,7 +27,13 @@ from tools import grafana
 from tools.errors import EXIT_OK, UnusableInput
 
 TEMPLATES = Path(__file__).with_name("templates")
-KINDS = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf", "nftables": "nftables.nft", "systemd": "upshim.service"}
+KINDS = {
+    "haproxy": "haproxy.cfg",
+    "nginx": "nginx.conf",
+    "nftables": "nftables.nft",
+    "socket": "upshim.socket",
+    "systemd": "upshim.service",
+}
 WATCHING = ("alerts", "grafana")  # they depend on nothing
 HEALTH = "/__upshim/health"
 _HOST = re.compile(r"[\w.:%*-]+")
@@ -107,11 +114,17 @@ def render(
         except ValueError:
             raise UnusableInput(f"--upstream: nftables needs an IP address, found {server.host!r}") from None
         places["family"] = "ip" if version == 4 else "ip6"
+    elif kind == "socket":
+        places["streams"] = "\n".join(f"ListenStream={one}" for one in every_address(listen))
     else:
         places["program"] = str(program or Path(sys.executable).with_name("upshim"))
-        any_host = [Address("0.0.0.0", one.port) if one.host == "*" else one for one in listen]
-        places["listens"] = " ".join(f"--listen {one}" for one in any_host)
+        places["listens"] = " ".join(f"--listen {one}" for one in every_address(listen))
     return Text((TEMPLATES / KINDS[kind]).read_text("utf-8")).substitute(places)
+
+
+def every_address(listen: list[Address]) -> list[Address]:
+    """Addresses as upshim and systemd write them."""
+    return [Address("0.0.0.0", one.port) if one.host == "*" else one for one in listen]
 
 
 def watching(kind: str) -> str:

@@ -81,6 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a load balancer in front (address or network) whose X-Forwarded-For tells the phone's address",
     )
+    parser.add_argument(
+        "--hand-over",
+        action="store_true",
+        help="take the listeners of the upshim that runs with this --state; it finishes what it has begun and ends",
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log (default text)")
     parser.add_argument("--verbose", action="store_true", help="log connections too")
 
@@ -114,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         admin=None if args.admin is None else host_and_port("--admin", args.admin),
         admin_token=args.admin_token,
         drain=args.drain,
+        hand_over=args.hand_over,
         bounds=bounds(args),
         trust_forwarded=args.trust_forwarded,
     )

@@ -193,7 +193,8 @@ def test_no_flow_is_kept_once_it_is_recorded(
                 phone.request("GET", "/x.nbt")
                 assert len(phone.getresponse().read()) == 32768
             assert len(made) == 6
-            # On a connection that is still open mitmproxy itself has the last one in hand. A download is recorded a moment after its end.
+            # On a connection that is still open mitmproxy itself has the last one in hand.
+            # A download is recorded a moment after its end.
             deadline = time.monotonic() + 20
             while len(proxy.recorded()) < 6 or sum(flow() is not None for flow in made) > 1:
                 assert time.monotonic() < deadline
