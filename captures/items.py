@@ -11,7 +11,7 @@ from typing import Any
 
 from captures.exchange import Fact, rfc3339
 
-DECRYPTED = "decrypted from TLS by tshark"  # among an exchange's problems: its bytes are another program's word
+DECRYPTED: Fact = {"fact": "tls", "decrypted_by": "tshark"}  # of an exchange: its bytes are another program's word
 
 
 @dataclass(frozen=True, slots=True)

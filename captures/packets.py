@@ -88,7 +88,7 @@ def _with_decrypted(
 
     for item in items():
         if isinstance(item, Exchange) and item.connection in decryption.connections:
-            yield replace(item, problems=(*item.problems, DECRYPTED))
+            yield item.with_facts((DECRYPTED,))
         else:
             yield item
 

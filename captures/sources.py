@@ -19,7 +19,7 @@ from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Fact
-from captures.items import CaptureSummary, JoinedObject, Observation
+from captures.items import DECRYPTED, CaptureSummary, JoinedObject, Observation
 from captures.recording_folder import is_recording
 
 HEAD = 4096  # bytes a kind is told by
@@ -75,6 +75,9 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
+_BARE = ((), (DECRYPTED,))  # the facts of an exchange that nobody has read yet
+
+
 def read_exchanges(
     path: Place,
     options: ReadOptions | None = None,
@@ -82,8 +85,10 @@ def read_exchanges(
 ) -> Iterator[Item]:
     """Everything a capture holds, with facts. Raises `CaptureError` where it is no capture, or not to be read."""
     for item in reader_of(path).read(path, options or ReadOptions()):
-        facts = facts_of(item) if facts_of is not None and isinstance(item, Exchange) and not item.facts else ()
-        yield item.with_facts(facts) if facts and isinstance(item, Exchange) else item
+        if facts_of is not None and isinstance(item, Exchange) and item.facts in _BARE:
+            yield item.with_facts((*item.facts, *facts_of(item)))
+        else:
+            yield item
 
 
 def reader_of(path: Place) -> Reader:

@@ -72,10 +72,7 @@ class Lines:
         """The row; returns the problems that are left to tell."""
         request, response = exchange.request, exchange.response
         problems = exchange.problems
-        secure = exchange.server.endswith(HTTPS_PORT)
-        if DECRYPTED in problems:
-            secure = True
-            problems = tuple(each for each in problems if each != DECRYPTED)
+        secure = exchange.server.endswith(HTTPS_PORT) or DECRYPTED in exchange.facts
         if not problems and (response is None or not exchange.complete):
             problems = ("no answer",) if response is None else ("not seen to its end",)
         target = request.target

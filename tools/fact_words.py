@@ -85,4 +85,5 @@ WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "dhcp-message": _dhcp,
     "dns": _dns,
     "sip": _sip,
+    "tls": lambda _fact: "",  # the address shows it
 }

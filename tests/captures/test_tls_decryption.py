@@ -59,7 +59,7 @@ def test_what_tshark_shows_is_read(corpus: Path, name: str) -> None:
     require_tool("tshark")
     truth = json.loads((corpus / "truth" / f"pcap__{name}.json").read_text())
     exchanges = [item for item in read(corpus, name) if isinstance(item, Exchange)]
-    assert all(DECRYPTED in exchange.problems for exchange in exchanges)
+    assert all(DECRYPTED in exchange.facts for exchange in exchanges)
     assert [exchange.started for exchange in exchanges] == sorted(exchange.started for exchange in exchanges)
     asked = sorted((row["method"], row["uri"]) for row in truth["http"] if "method" in row)
     assert sorted((exchange.request.method, exchange.request.target) for exchange in exchanges) == asked
@@ -272,5 +272,6 @@ def test_a_failing_tshark_is_said_and_what_came_is_kept(
     assert summary["partial"]
     assert any(problem in each for each in summary["problems"])
     assert [each["request"]["target"] for each in exchanges] == shown
+    assert all(each["facts"] == [DECRYPTED] for each in exchanges)
     assert run(VERBS[0], capture, "--keylog", str(tmp_path / "keys")) == 1
     assert f"! {problem}" in capsys.readouterr().out

@@ -127,8 +127,8 @@ def test_the_account_and_what_it_lacks() -> None:
     ]
 
 
-def test_tls_is_told_by_the_address_and_is_no_problem() -> None:
-    *_, row = shown(exchange(problems=(DECRYPTED,)))
+def test_tls_is_told_by_the_address() -> None:
+    *_, row = shown(exchange(facts=(DECRYPTED,)))
     assert row.endswith(f"https://pool.contoso.com{LONG}")
 
 
