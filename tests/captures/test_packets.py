@@ -149,16 +149,73 @@ def test_the_long_way_reads_the_same(tmp_path: Path, shape: str) -> None:
         whole(read(tmp_path, packets, link=276))
 
 
+def acknowledged(packets: list[Packet]) -> list[Packet]:
+    """Every segment of the answer is acknowledged behind the next one that the capture has, whatever is missing."""
+    out: list[Packet] = []
+    for packet in packets:
+        out.append(packet)
+        if len(packet.data) > 500:
+            end = struct.unpack_from(">I", packet.data, 38)[0] + len(packet.data) - 54 + 3 * 1460
+            client = 1001 + len(request())
+            out.append(replace(packet, data=ethernet(ipv4(tcp(seq=client, ack=end)))))
+    return out
+
+
+def without(packets: list[Packet], index: int) -> list[Packet]:
+    return packets[:index] + packets[index + 1 :]
+
+
+def conflicting(packets: list[Packet]) -> list[Packet]:
+    """A segment comes a second time with other bytes."""
+    fake = replace(packets[FIRST + 2], data=packets[FIRST + 2].data[:-5] + b"\0fake")
+    return [*packets[: FIRST + 3], fake, *packets[FIRST + 3 :]]
+
+
+def used_again(packets: list[Packet]) -> list[Packet]:
+    """A second connection with the addresses and ports of the first."""
+    again = Talk(client_isn=7_000_000, server_isn=8_000_000).open().client(request()).server(answer(BODY)).close()
+    return packets + again.packets
+
+
+SEGMENTS = -(-len(answer(BODY)) // 1460)
+# Name -> packets, answers whose body is whole, holes, and conflicts.
+THIRTEEN: dict[str, tuple[Callable[[], list[Packet]], int, int, int]] = {
+    "in order": (SHAPES["in order"], 1, 0, 0),
+    "out of order, acknowledged beyond the hole": (lambda: acknowledged(swapped(download().packets)), 1, 0, 0),
+    "retransmits": (SHAPES["retransmitted"], 1, 0, 0),
+    "overlaps": (SHAPES["overlapping"], 1, 0, 0),
+    "conflicting overlap": (lambda: conflicting(download().packets), 1, 0, 1),
+    "one segment missing": (lambda: without(download().packets, FIRST + 50), 0, 1, 0),
+    "mid-stream start": (SHAPES["begun in the middle"], 1, 0, 0),
+    "keep-alive probe": (SHAPES["keep-alive probe"], 1, 0, 0),
+    "sequence wrap past 2^32": (SHAPES["sequence wrap"], 1, 0, 0),
+    "VLAN": (SHAPES["VLAN"], 1, 0, 0),
+    "TSO 40 KB": (SHAPES["40 KB segments"], 1, 0, 0),
+    # The request, too, is longer than what 42 bytes are left of.
+    "snaplen 96": (lambda: [cut(packet, 96) for packet in download().packets], 0, SEGMENTS + 1, 0),
+    "4-tuple reused by a second connection": (lambda: used_again(download().packets), 2, 0, 0),
+}
+
+
+@pytest.mark.parametrize("shape", THIRTEEN)
+def test_the_thirteen_shapes_that_others_were_measured_on(tmp_path: Path, shape: str) -> None:
+    packets, whole_bodies, holes, conflicts = THIRTEEN[shape]
+    items = read(tmp_path, packets())
+    found = exchanges(items)
+    assert [one.response.body.sha256 for one in found if one.response and one.complete] == [SHA256] * whole_bodies
+    assert len({one.connection for one in found}) == max(whole_bodies, 1)
+    assert counts(items).get("gaps", 0) == holes
+    assert counts(items).get("conflicting repeats", 0) == conflicts
+    assert any(one.problems for one in found) == bool(holes or conflicts)
+
+
 def test_tso_segments_have_no_length(tmp_path: Path) -> None:
     packets = [replace(one, data=one.data[:16] + b"\0\0" + one.data[18:]) for one in download(mss=40_000).packets]
     whole(read(tmp_path, packets))
 
 
 def test_a_conflicting_repeat_is_reported_and_the_first_copy_stands(tmp_path: Path) -> None:
-    packets = download().packets
-    fake = packets[FIRST + 2].data[:-5] + b"\0fake"
-    packets.insert(FIRST + 3, replace(packets[FIRST + 2], data=fake))
-    items = read(tmp_path, packets)
+    items = read(tmp_path, conflicting(download().packets))
     (exchange,) = exchanges(items)
     assert exchange.response is not None
     assert exchange.response.body.sha256 == SHA256
