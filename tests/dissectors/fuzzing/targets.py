@@ -1,0 +1,426 @@
+"""What is fuzzed: every dissector by its public entrances, with seeds that each is good or nearly so."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+from dissectors import (
+    DissectError,
+    audit_log,
+    auth_header,
+    byteranges,
+    coding,
+    content_type,
+    dhcp_options,
+    dns_message,
+    inband,
+    installed_module,
+    ntlm,
+    sip,
+    update_status,
+    update_urls,
+    user_agent,
+    version,
+    vocabulary,
+)
+from dissectors.cabinet import Budget, Cabinet, Compression, NewFolder, NewMember, build_set, safe_member_names
+from dissectors.certificates import Circumstances, SignedData, dissect, examine, verify
+from dissectors.dhcp_message import DhcpMessage
+from dissectors.file_digests import FileDigests
+from dissectors.firmware import BinImage, ControlFile, Description, find_packages, find_roms, identify
+from dissectors.iis_log import LogSummary, looks_like_iis_log
+from dissectors.lines import text_lines
+from dissectors.log_upload import LogName
+from dissectors.mac_address import normal_mac
+from dissectors.ntlm import Negotiate
+from dissectors.sip_users import mask_users
+from dissectors.update_check import UpdateAnswer, UpdateCheck
+from dissectors.xml_body import XmlBody
+from tests.bodies import answer_body, check_body
+from tests.conftest import CORPUS
+from tests.dissectors.cabinet.making import TEXT, cabinet_of, raw_cabinet, self_extractor
+from tests.dissectors.certificates.building import YEAR_2020, Plan, der, signed_data
+from tests.dissectors.firmware.building import BASE, control, pe_image, rom_image
+from tests.dissectors.http1.script import read
+from tools.bench.lzx_encoder import Kind, encode_lzx
+
+OUTPUT = 1 << 20
+SMALL = Budget(output=OUTPUT)
+NAMES = vocabulary.Vocabulary.default()
+
+
+class Target(NamedTuple):
+    """`covers` names the modules and packages of dissectors/ that it enters; `words` are pieces of the format."""
+
+    covers: tuple[str, ...]
+    run: Callable[[bytes], object]
+    seeds: tuple[bytes, ...]
+    words: tuple[bytes, ...] = ()
+
+
+def shown(value: object) -> None:
+    """What comes out must be plain JSON."""
+    json.dumps(value)
+
+
+def text_of(data: bytes) -> str:
+    """Text for dissectors that take it."""
+    return data.decode("utf-8", "replace")
+
+
+def open_cabinet(data: bytes, *, native: bool) -> None:
+    """Structure, contents, signature, names."""
+    cabinet = Cabinet.parse(data, SMALL)
+    shown(cabinet.examine(SMALL, native=native).to_json())
+    assert sum(len(piece.data) for piece in cabinet.pieces(budget=SMALL, native=native)) <= OUTPUT
+    list(safe_member_names(member.name for member in cabinet.members))
+    if cabinet.signature is not None:
+        cabinet.signature.digest("sha1")
+
+
+def search_and_join(data: bytes) -> None:
+    """Cabinets in a larger file, joined as if they were a set."""
+    found = list(Cabinet.search(b"xx" + data, SMALL))
+    if found:
+        shown(Cabinet.join(found, SMALL).to_json())
+
+
+def certificates(data: bytes) -> None:
+    """Everything that is asked of a file of certificates."""
+    document = dissect(data)
+    shown(document.to_json())
+    examine(document.certificates, Circumstances(YEAR_2020, "contoso.com"))
+    for item in document.items:
+        if isinstance(item, SignedData):
+            verify(item, b"content")
+
+
+def firmware(data: bytes) -> None:
+    """An image, its memory, its digests."""
+    shown(identify(data).to_json())
+    FileDigests.of(data)
+    find_roms(data)
+    if data.startswith(b"B000FF"):
+        memory = BinImage.parse(data).memory()
+        memory.read_at(max(memory.size - 4096, 0), 4096)
+    if data.startswith(b"MSCE"):
+        shown(ControlFile.parse(data).to_json())
+
+
+def package(data: bytes) -> None:
+    """A description of an update, and paths."""
+    paths = [line[:300] for line in text_of(data).splitlines()[:100]]
+    shown([one.to_json() for one in find_packages([*paths, "a.xml"], {"a.xml": data})])
+    Description.parse(data)
+
+
+def tokens(data: bytes) -> None:
+    """NTLM and SPNEGO, binary and in headers."""
+    for value in (data, base64.b64encode(data)):
+        with suppress(DissectError):
+            ntlm.from_header("Negotiate " + text_of(value))
+        with suppress(DissectError):
+            ntlm.from_text("Authorization: NTLM " + text_of(value))
+    shown(ntlm.from_bytes(data).to_json(secrets=True))
+
+
+def dhcp(data: bytes) -> None:
+    """The first octet is the option's number."""
+    for vendor_class in (None, "MS-UC-Client", "CPE-OCPHONE"):
+        option = dhcp_options.decode(data[0] if data else 43, data[1:], vendor_class)
+        shown(option.to_json())
+
+
+def sip_text(data: bytes) -> None:
+    """Messages as logged."""
+    for message in islice(sip.find_messages(data), 100):
+        shown(sip.to_json(message, secrets=True))
+        sip.in_band(message)
+
+
+def rows(data: bytes) -> None:
+    """An audit log in uneven pieces."""
+    for row in audit_log.read_rows(data[at : at + 97] for at in range(0, len(data), 97)):
+        shown(row.to_json())
+        audit_log.AuditLogName.parse("RequestHandlerAuditLog_" + text_of(data[:40]))
+
+
+def iis(data: bytes) -> None:
+    """An IIS log in uneven pieces."""
+    looks_like_iis_log(data)
+    summary = LogSummary()
+    for entry in summary.read(data[at : at + 101] for at in range(0, len(data), 101)):
+        shown(entry.to_json())
+    shown(summary.to_json())
+
+
+def http(data: bytes) -> None:
+    """Both directions, whole and in pieces."""
+    for role in ("request", "response"):
+        whole = read(role, data)  # type: ignore[arg-type]
+        pieces = read(role, *(data[at : at + 7] for at in range(0, len(data), 7)))  # type: ignore[arg-type]
+        if not any(line.startswith(("skipped", "malformed", "lost")) for line in (*whole.lines, *pieces.lines)):
+            assert (pieces.lines, pieces.bodies) == (whole.lines, whole.bodies)
+
+
+def parts(data: bytes) -> None:
+    """multipart/byteranges."""
+    byteranges.parse_boundary("multipart/byteranges; " + text_of(data[:50]))
+    reader = byteranges.MultipartReader("THIS", lambda *_: None)
+    for at in range(0, len(data), 13):
+        reader.feed(data[at : at + 13])
+
+
+def coded(data: bytes) -> None:
+    """gzip and deflate, one within the other."""
+    for codings in (("gzip",), ("deflate",), ("deflate", "gzip")):
+        with suppress(DissectError):
+            assert len(coding.decode_body(data, codings, OUTPUT)) <= OUTPUT
+    coding.parse_codings(text_of(data))
+
+
+def checks(data: bytes) -> None:
+    """A request to the update handler."""
+    shown(UpdateCheck.decode(data, NAMES).to_json())
+
+
+def answers(data: bytes) -> None:
+    """Its answer."""
+    shown(UpdateAnswer.decode(data, NAMES).to_json())
+
+
+def lines(data: bytes) -> None:
+    """Lines of text in any encoding."""
+    for line in text_lines(data[at : at + 1000] for at in range(0, len(data), 1000)):
+        assert "\n" not in line.text
+
+
+def small_texts(data: bytes) -> None:
+    """Header and field values: those that refuse do so with our error, the others take anything."""
+    text = text_of(data)
+    content_type.charset_of(text)
+    normal_mac(text)
+    mask_users(text)
+    update_urls.classify(text)
+    update_urls.is_external(text)
+    for parse in (
+        auth_header.parse,
+        byteranges.parse_content_range,
+        user_agent.UserAgent.parse,
+        installed_module.InstalledModule.parse_list,
+        installed_module.AnswerModule.parse_list,
+        update_status.LastUpdateStatus.parse,
+        update_urls.PackagePath.parse,
+        version.Version.parse,
+        LogName.parse,
+        NAMES.extended,
+    ):
+        with suppress(DissectError):
+            parse(text)  # type: ignore[operator]
+
+
+LZX = encode_lzx(TEXT[:3000], 15, [(Kind.ALIGNED, 900), (Kind.UNCOMPRESSED, 901)], 3000)
+CABINETS = (
+    cabinet_of({"a": TEXT[:3000], "b\\c": b"x", "empty": b""}),
+    cabinet_of({"a": TEXT[:3000]}, Compression.MSZIP, header_reserve=b"\0\0\x10\0" + bytes(16)),
+    Cabinet.build([NewFolder([NewMember("a", TEXT[:3000])], Compression.LZX, 15, frames=LZX)], data_reserve=3),
+    *build_set(NewFolder.of({"a": TEXT[:3000], "b": TEXT[:3000]}), 40, [f"{number}" for number in range(99)])[:2],
+    raw_cabinet([{"size": 3}] * 3, [{}, {}], b"\0" * 40),
+)
+ROM = rom_image(("nk.exe",), {"a.txt": b"text", "b": b""})
+CERTIFICATE = der(Plan("pool01.contoso.com", "Contoso Root", dns_names=("ucupdates-r2.contoso.com",)))
+MESSAGES = (
+    Negotiate.parse(b"NTLMSSP\0\1\0\0\0\7\x82\x08\xa2" + bytes(16)).to_bytes(),
+    b"NTLMSSP\0\2\0\0\0" + bytes(4) + b"\x38\0\0\0" + b"\5\x82\x89\xa2" + bytes(16) + b"\4\0\4\0\x38\0\0\0" + bytes(12),
+    b"NTLMSSP\0\3\0\0\0" + bytes(52),
+)
+VENDOR = dhcp_options.VendorOptions.ms_uc_client("sip.contoso.com").to_bytes()
+SIP_NAMES = dhcp_options.SipServers(("sip.contoso.com",)).to_bytes()
+SIP_TEXT = (
+    b"SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/TLS 10.0.0.1:5061\r\nFrom: <sip:anna@contoso.com>;tag=1;epid=2\r\n"
+    b'WWW-Authenticate: NTLM realm="SIP", gssapi-data="TlRMTVNTUAACAAAA", version=4\r\nCSeq: 1 REGISTER\r\n'
+    b'ms-diagnostics: 1000;reason="Final handshake failed";source="pool01"\r\nUser-Agent: UCCAPI/2.0 OCPhone/1.0\r\n'
+    b"Content-Length: 4\r\n\r\nbodyREGISTER sip:contoso.com SIP/2.0\r\nCSeq: 2 REGISTER\r\n\r\n"
+)
+GROUPS = (
+    b'<provisionGroupList><provisionGroup name="ServerConfiguration"><ucDeviceUpdate>'
+    b"<propertyEntryList><property name='a'>b</property></propertyEntryList></ucDeviceUpdate>"
+    b"<updatesServerEnabled>true</updatesServerEnabled></provisionGroup></provisionGroupList>"
+)
+AUDIT = (
+    audit_log.header_text().encode()
+    + b"\r\n05/01/2009 10:00:00,10.1.1.1,UCPhone,00-04-F2-00-01-76,,Polycom,CX700,A,ENU,"
+    b"cpe.nbt;1.0.522.73;01-01-2009 10:00:00#b;1;2,cpe.nbt;cpe.cat;1.0.522.103;,contoso\\anna\r\n"
+)
+IIS = (
+    b"#Software: Microsoft Internet Information Services 7.5\r\n#Date: 2009-05-01 10:00:00\r\n"
+    b"#Fields: date time c-ip cs-method cs-uri-stem sc-status cs(User-Agent)\r\n"
+    b"2009-05-01 10:00:00 10.1.1.1 POST /RequestHandler/ucdevice.upx 200 CPE/1.0+OCPhone/1.0\r\n"
+)
+DHCP_MESSAGE = (
+    b"\1\1\6\0" + bytes(24) + bytes.fromhex("0004f2000176") + bytes(10 + 192) + b"c\x82Sc"
+    b"\x35\1\1\x3c\x0bCPE-OCPHONE\x2b" + bytes([len(VENDOR)]) + VENDOR + b"\x34\1\3\xff"
+)
+DNS = (
+    bytes.fromhex("1234 8180 0001 0002 0000 0000")
+    + b"\x0cucupdates-r2\x07contoso\3com\0\0\1\0\1"
+    + b"\xc0\x0c\0\1\0\1\0\0\0\x09\0\4\x0a\0\0\1\xc0\x0c\0\x21\0\1\0\0\0\x09\0\x09\0\1\0\2\x13\xc5\1a\xc0"
+)
+HTTP = (
+    b"POST /RequestHandler/ucdevice.upx HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbodyGET / HTTP/1.0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nA: b\r\n\r\nHTTP/1.1 304 No\r\n\r\n",
+)
+MULTIPART = (
+    b"\r\n--THIS\r\nContent-Type: a/b\r\nContent-Range: bytes 0-3/10\r\n\r\nabcd\r\n--THIS\r\n"
+    b"Content-Range: bytes 8-9/10\r\n\r\nij\r\n--THIS--\r\n"
+)
+XML_WORDS = (b"<", b">", b"/>", b"&amp;", b"&#x41;", b"<![CDATA[", b"]]>", b"<!--", b"-->", b"<!DOCTYPE a>", b'a="b"')
+PASTE = (
+    f"Option 120:\n{SIP_NAMES.hex()}\n\nVendor Class Identifier: MS-UC-Client\n\tFull Option 43 value (Length: 180) :\n"
+    f"\t{VENDOR.hex()[:70]}\n\t{VENDOR.hex()[70:]}\n\tsub-option 1 <UC Identifier>: 4D53\n".encode(),
+    f"option ext 43 hex {VENDOR.hex()[:40]}\noption 42 ip 10.0.0.1\noption 60 ascii MS-UC-Client\n".encode(),
+)
+SMALL_TEXTS = (
+    b'NTLM realm="a", nonce=b, Digest c="d\\"e"',
+    b"bytes 0-5/10",
+    b"CPE/1.0.522.101 OCPhone/1.0.522.101 (Microsoft Office Communicator Phone)",
+    b"cpe.nbt;1.0.522.73;01-01-2009 10:00:00#0.0.0.0;01-01-1601 00:00:00",
+    b"0x0;200",
+    b"http://a/DeviceUpdateFiles_Int/UCPhone/Polycom/CX700/A/ENU/1.0.522.101/CPE/CPE.nbt",
+    b"text/xml; charset=utf-16",
+    b"00-04-F2-00-01-76_1.0.522.73_2009-05-01.clg",
+    b"[aliases]\nmac = ['x/y']\n",
+)
+
+TARGETS: dict[str, Target] = {
+    "cabinet, libmspack": Target(("cabinet", "source", "tables"), partial(open_cabinet, native=True), CABINETS),
+    "cabinet, own decoders": Target(("cabinet",), partial(open_cabinet, native=False), CABINETS),
+    "cabinets in files": Target(
+        ("cabinet",), search_and_join, (self_extractor(*CABINETS[:2]), b"".join(CABINETS[3:])), (b"MSCF",)
+    ),
+    "certificates": Target(
+        ("certificates",),
+        certificates,
+        (
+            CERTIFICATE,
+            signed_data("1.2.840.113549.1.7.1", None, [CERTIFICATE]),
+            b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(CERTIFICATE) + b"-----END CERTIFICATE-----\n",
+        ),
+        (b"\x30\x80", b"\0\0", b"\x30\x84", b"\xa0", b"\x1f\xff"),
+    ),
+    "firmware": Target(
+        ("firmware", "filetime", "file_digests"),
+        firmware,
+        (
+            ROM,
+            BinImage.build(BASE, len(ROM), [(BASE, ROM[:100]), (BASE + 100, ROM[100:])], BASE),
+            control({1: (1, "x.exe")}, {1: (1,)}, {1: "%CE1%"}),
+            pe_image(),
+            pe_image(plus=True),
+        ),
+        (b"ECEC", b"B000FF\n", b"MSCF\0\0\0\0"),
+    ),
+    "update packages": Target(
+        ("firmware",),
+        package,
+        (
+            b"<U><DeviceType>UCPhone</DeviceType><Version>1.0.522.101</Version><UpdateType>CPE</UpdateType></U>",
+            b"a/UCPhone/Polycom/CX700/A/ENU/1.0.522.101/CPE/CPE.nbt\nb.cat\n",
+        ),
+        XML_WORDS,
+    ),
+    "NTLM": Target(("ntlm",), tokens, MESSAGES, (b"NTLMSSP\0", b"\x60\x48\6\6+\6\1\5\5\2", b"\2\0\4\0")),
+    "NTLM messages": Target(
+        ("ntlm",),
+        lambda data: shown(ntlm.parse(data).to_json()),
+        MESSAGES,
+    ),
+    "DHCP options": Target(("dhcp_options",), dhcp, (b"\x2b" + VENDOR, b"\x78" + SIP_NAMES, b"\x77" + SIP_NAMES[1:])),
+    "DHCP pastes": Target(
+        ("dhcp_options",),
+        lambda data: shown([one.to_json() for one in dhcp_options.read_paste(text_of(data)).options]),
+        PASTE,
+        (b"option 43 ", b"Option 120:", b" hex ", b"\n", b"Configure X ", b"0x", b"ip ", b"ext "),
+    ),
+    "DHCP messages": Target(
+        ("dhcp_message",),
+        lambda data: shown(DhcpMessage.parse(data).to_json()),
+        (DHCP_MESSAGE,),
+        (b"c\x82Sc", b"\x34\1\3"),
+    ),
+    "DNS": Target(
+        ("dns_message",),
+        lambda data: shown(dns_message.DnsMessage.parse(data).to_json()),
+        (DNS,),
+        (b"\xc0\x0c", b"\xc0"),
+    ),
+    "SIP": Target(
+        ("sip", "sip_users", "user_agent", "auth_header"),
+        sip_text,
+        (SIP_TEXT,),
+        (b"SIP/2.0", b"\r\n", b"\r\n\r\n", b"Content-Length: ", b"ms-diagnostics: ", b'"', b"<sip:"),
+    ),
+    "in-band settings": Target(("inband",), lambda data: shown(inband.parse(data).to_json()), (GROUPS,), XML_WORDS),
+    "in-band dumps": Target(
+        ("inband",),
+        lambda data: shown(inband.parse_dump(text_of(data)).to_json()),
+        (b"Group: a\nProperty[ updatesserverenabled ] = true\nProperty[x]=1\n",),
+        (b"Property[", b"] = ", b"\n"),
+    ),
+    "audit logs": Target(
+        ("audit_log", "installed_module", "mac_address"), rows, (AUDIT,), (b",", b";", b"#", b'"', b"\r\n")
+    ),
+    "IIS logs": Target(("iis_log", "http_status"), iis, (IIS,), (b"#Fields: ", b"#Date: ", b" ", b"+", b"\n")),
+    "update checks": Target(("update_check", "vocabulary", "xml_body"), checks, (check_body(),), XML_WORDS),
+    "update answers": Target(("update_check",), answers, (answer_body("http://x/y/", "1.0.522.103"),), XML_WORDS),
+    "XML": Target(
+        ("xml_body",),
+        lambda data: XmlBody.decode(data).elements,
+        (check_body(), check_body().decode().replace("utf-8", "utf-16").encode("utf-16"), GROUPS),
+        (*XML_WORDS, b'encoding="utf-7"', b"\xff\xfe"),
+    ),
+    "HTTP/1": Target(("http1",), http, HTTP, (b"\r\n", b": ", b"Content-Length: ", b"chunked", b"HTTP/1.1 ", b"0\r\n")),
+    "byte ranges": Target(("byteranges",), parts, (MULTIPART,), (b"--THIS", b"\r\n", b"Content-Range: bytes ")),
+    "content codings": Target(
+        ("coding",),
+        coded,
+        (coding.encode_body(TEXT, ["gzip"]), coding.encode_body(bytes(1 << 22), ["deflate", "gzip"])),
+    ),
+    "lines": Target(
+        ("lines",), lines, (AUDIT, "Zeile\r\nzwei".encode("utf-16"), b"a\n" + bytes(300)), (b"\0\0\0\0", b"\n")
+    ),
+    "small texts": Target(
+        ("content_type", "version", "update_urls", "update_status", "log_upload"),
+        small_texts,
+        SMALL_TEXTS,
+        (b";", b",", b'"', b"=", b"/", b"\\", b" ", b"%2e%2e", b"0x", b"2009-"),
+    ),
+}
+
+REAL = {
+    "cabinet, libmspack": "payloads/cab/**/*.cab",
+    "cabinet, own decoders": "payloads/cab/**/*.cab",
+    "certificates": "der/*",
+    "NTLM": "sip/*.bin",
+    "NTLM messages": "sip/*.bin",
+    "DHCP pastes": "dhcp/src-*",
+    "SIP": "sip/*.txt",
+    "IIS logs": "logs/*.log",
+    "in-band dumps": "logs/ms-ucma*",
+    "XML": "xml/*",
+}
+"""Where the corpus has seeds, where it is there."""
+MAX_REAL = 4000
+
+
+def seeds_of(name: str) -> tuple[bytes, ...]:
+    """Those of the target, and small real files."""
+    real = sorted(CORPUS.glob(REAL[name])) if name in REAL else []
+    found = (path.read_bytes() for path in real if path.is_file() and path.stat().st_size <= MAX_REAL)
+    return (*TARGETS[name].seeds, *found)
