@@ -163,8 +163,8 @@ def iis(data: bytes) -> None:
 def http(data: bytes) -> None:
     """Both directions, whole and in pieces."""
     for role in ("request", "response"):
-        whole = read(role, data)  # type: ignore[arg-type]
-        pieces = read(role, *(data[at : at + 7] for at in range(0, len(data), 7)))  # type: ignore[arg-type]
+        whole = read(role, data)
+        pieces = read(role, *(data[at : at + 7] for at in range(0, len(data), 7)))
         if not any(line.startswith(("skipped", "malformed", "lost")) for line in (*whole.lines, *pieces.lines)):
             assert (pieces.lines, pieces.bodies) == (whole.lines, whole.bodies)
 
@@ -222,7 +222,7 @@ def small_texts(data: bytes) -> None:
         NAMES.extended,
     ):
         with suppress(DissectError):
-            parse(text)  # type: ignore[operator]
+            parse(text)
 
 
 LZX = encode_lzx(TEXT[:3000], 15, [(Kind.ALIGNED, 900), (Kind.UNCOMPRESSED, 901)], 3000)
