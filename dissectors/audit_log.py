@@ -19,9 +19,8 @@ from dissectors.errors import DissectError
 from dissectors.installed_module import AnswerModule, InstalledModule, timestamp_readings
 from dissectors.lines import text_lines
 from dissectors.mac_address import normal_mac
+from dissectors.redaction import REDACTED
 from dissectors.version import Version
-
-REDACTED = "<redacted>"
 
 MAX_COLUMNS = 4096
 MAX_PROBLEM = 120  # characters of one remark

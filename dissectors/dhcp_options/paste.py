@@ -115,6 +115,8 @@ def read_paste(text: str, code: int | None = None) -> Paste:
         return Paste(tuple(options.values()), tuple(reader.skipped[:MAX_SKIPPED]))
     if reader.skipped:
         raise DissectError(0, "an option that can be read", reader.skipped[0])
+    if len(re.sub(r"[^0-9A-Fa-f]", "", text)) * 2 < len("".join(text.split())):
+        raise DissectError(0, "an option and its value in hexadecimal digits", "neither")
     data = parse_hex(text)
     return Paste((decode(_guess(data) if code is None else code, data),))
 

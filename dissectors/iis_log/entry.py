@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dissectors.http_status import Meaning, explain
+from dissectors.redaction import REDACTED
 from dissectors.update_urls import Resource, classify
 
 
@@ -93,8 +94,8 @@ class Entry:
         found = explain(self.status, self.number_of("sc-substatus"), self.number_of("sc-win32-status"))
         return found._replace(cause="") if self.resource is Resource.OTHER else found
 
-    def to_json(self) -> dict[str, Any]:
-        """The `iis-request` fact."""
+    def to_json(self, secrets: bool = False) -> dict[str, Any]:
+        """The `iis-request` fact; the user's name only with `secrets`."""
         meaning = self.meaning
         port = self.get("s-port")
         return {
@@ -113,7 +114,7 @@ class Entry:
             "substatus": self.number_of("sc-substatus"),
             "win32_status": self.number_of("sc-win32-status"),
             "meaning": meaning.to_json() if meaning else None,
-            "user": self.user,
+            "user": self.user if secrets or not self.user else REDACTED,
             "user_agent": self.user_agent,
             "sent_bytes": self.number_of("sc-bytes", "bytes"),
             "received_bytes": self.number_of("cs-bytes"),

@@ -7,12 +7,11 @@ from typing import Any
 
 from dissectors.errors import DissectError
 from dissectors.mac_address import normal_mac
+from dissectors.redaction import REDACTED
 from dissectors.update_check.findings import Findings, Record, record
 from dissectors.update_status import LastUpdateStatus
 from dissectors.vocabulary import DEVICE_FIELDS
 from dissectors.xml_body import Field
-
-REDACTED = "<redacted>"
 
 
 def value(one: Field | None) -> str | None:

@@ -129,12 +129,32 @@ def test_standard_input_and_patterns(decode: Decode, tmp_path: Path, monkeypatch
 
 
 def test_users_are_shown_only_when_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    paths = [str(put(tmp_path / "sip.txt", SIP)), str(put(tmp_path / "audit.log", AUDIT))]
+    iis = (
+        IIS.replace(b"cs-method", b"cs-method cs-username") + b"2009-05-01 10:00:00 10.1.1.1 GET A\\secretuser 200\r\n"
+    )
+    named = {"sip.txt": SIP, "audit.log": AUDIT, "iis.log": iis}
+    paths = [str(put(tmp_path / name, data)) for name, data in named.items()]
     for form in ([], ["--json"]):
         main(["decode", *form, *paths])
         assert "secretuser" not in capsys.readouterr().out
         main(["decode", "--secrets", *form, *paths])
-        assert capsys.readouterr().out.count("secretuser") >= 2
+        assert capsys.readouterr().out.count("secretuser") >= len(paths)
+
+
+def test_people_get_a_log_as_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lines = b"".join(b"2009-05-01 10:00:%02d 10.1.1.%d GET 404\r\n" % (at % 60, at) for at in range(250))
+    main(["decode", str(put(tmp_path / "iis.log", IIS + lines))])
+    shown = capsys.readouterr().out
+    assert "Not Found" in shown
+    assert sum(line.rstrip().endswith("Not Found") for line in shown.splitlines()) == 200
+    assert "and 50 more" in shown
+
+
+def test_people_get_nodes_as_a_tree(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["decode", str(put(tmp_path / "x", b"\x30\x07\x02\x01\x05\xa1\x02\x05\0"))])
+    shown = capsys.readouterr().out
+    assert "     2   INTEGER, 1 bytes 05" in shown
+    assert "     7     NULL, 0 bytes" in shown
 
 
 def test_cabinet_behind_other_bytes_is_found(decode: Decode, tmp_path: Path) -> None:

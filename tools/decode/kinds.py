@@ -53,7 +53,7 @@ def read_iis_log(content: Content, settings: Settings) -> Record | None:
     entries: list[Record] = []
     for entry in summary.read(_watched(content, settings)):
         if len(entries) < settings.rows:
-            entries.append(entry.to_json())
+            entries.append(entry.to_json(settings.secrets))
     return summary.to_json() | {"rows": entries}
 
 

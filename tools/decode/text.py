@@ -17,6 +17,33 @@ PIPED = 400  # columns: nothing is cut where a program reads
 MAX_LISTED = 200  # members, rows and list entries shown to people; --json has all
 _ABOUT = ("kind", "file", "size", "sha1", "sha256", "problems", "findings")
 _SEVERITY = {"error": "red", "warning": "yellow", "info": ""}
+# Title of a column -> where its value is in a row; the first that is there is shown.
+_LOGS = {
+    "iis-log": {
+        "line": ("line",),
+        "time": ("time", "local_time"),
+        "client": ("client",),
+        "method": ("method",),
+        "status": ("status",),
+        "meaning": ("meaning",),
+        "user": ("user",),
+        "target": ("target",),
+        "user agent": ("user_agent",),
+    },
+    "audit-log": {
+        "line": ("line",),
+        "logged": ("logged",),
+        "address": ("user_host_address",),
+        "MAC": ("mac_address", "mac"),
+        "serial": ("serial",),
+        "model": ("model",),
+        "revision": ("revision",),
+        "locale": ("locale",),
+        "runs": ("request_modules",),
+        "is offered": ("response_modules",),
+        "user": ("user_id",),
+    },
+}
 _CERTIFICATE = ("subject", "issuer", "not_before", "not_after", "signature_algorithm", "sha1")
 
 
@@ -33,6 +60,10 @@ class Printer:
         self._title(record)
         if record["kind"] == "cab":
             self._cabinet(record)
+        elif record["kind"] in _LOGS:
+            self._log(record)
+        elif record["kind"] == "der":
+            self._nodes(record)
         else:
             shown = {name: value for name, value in record.items() if name not in _ABOUT}
             self._lines(outline(_shortened(shown)))
@@ -43,6 +74,28 @@ class Printer:
             if problem not in told:
                 self._print(f"  problem: {problem}", "red")
         self._print("")
+
+    def _log(self, record: dict[str, Any]) -> None:
+        shown = {name: value for name, value in record.items() if name not in (*_ABOUT, "rows")}
+        self._lines(outline(_shortened(shown)))
+        columns = _LOGS[record["kind"]]
+        rows = [[_cell(row, names) for names in columns.values()] for row in record["rows"][:MAX_LISTED]]
+        table = Table(box=None, header_style="")
+        used = [any(row[at] for row in rows) for at in range(len(columns))]
+        for title, is_used in zip(columns, used, strict=True):
+            if is_used:
+                table.add_column(title, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(display_name(cell)) for cell, is_used in zip(row, used, strict=True) if is_used))
+        if rows:
+            self._console.print(table)
+        if (more := record.get("row_count", record.get("entries", 0)) - len(rows)) > 0:
+            self._print(f"  and {more} more (--json and --rows list more)")
+
+    def _nodes(self, record: dict[str, Any]) -> None:
+        for node in record["nodes"]:
+            value = f" {node['value']}" if "value" in node else ""
+            self._print(f"  {node['offset']:6} {'  ' * node['depth']}{node['tag']}, {node['size']} bytes{value}")
 
     def _title(self, record: dict[str, Any]) -> None:
         name = record.get("file") or record.get("catalog", "")
@@ -94,6 +147,16 @@ class Printer:
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(Text(display_name(text), style=style))
+
+
+def _cell(row: dict[str, Any], names: tuple[str, ...]) -> str:
+    """What a row has under the first of these names."""
+    value = next((row[name] for name in names if row.get(name) is not None), "")
+    if isinstance(value, dict):
+        return ": ".join(filter(None, (value.get("words"), value.get("cause"))))
+    if isinstance(value, list):
+        return ", ".join(" ".join(filter(None, (one.get("file"), one.get("version")))) for one in value)
+    return str(value)
 
 
 def _around(container: dict[str, Any] | None) -> str:

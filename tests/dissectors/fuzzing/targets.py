@@ -376,7 +376,9 @@ TARGETS: dict[str, Target] = {
     "audit logs": Target(
         ("audit_log", "installed_module", "mac_address"), rows, (AUDIT,), (b",", b";", b"#", b'"', b"\r\n")
     ),
-    "IIS logs": Target(("iis_log", "http_status"), iis, (IIS,), (b"#Fields: ", b"#Date: ", b" ", b"+", b"\n")),
+    "IIS logs": Target(
+        ("iis_log", "http_status", "redaction"), iis, (IIS,), (b"#Fields: ", b"#Date: ", b" ", b"+", b"\n")
+    ),
     "update checks": Target(("update_check", "vocabulary", "xml_body"), checks, (check_body(),), XML_WORDS),
     "update answers": Target(("update_check",), answers, (answer_body("http://x/y/", "1.0.522.103"),), XML_WORDS),
     "XML": Target(
