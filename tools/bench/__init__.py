@@ -22,6 +22,7 @@ BENCHES: dict[str, str] = {
     "fleet": "tools.bench.fleet",
     "rules": "tools.bench.rules",
     "proxy": "tools.bench.proxy",
+    "soak": "tools.bench.soak",
 }
 
 

@@ -169,6 +169,8 @@ def run_own(port: int, connections: int, seconds: float, *, keep_alive: bool) ->
                     selector.unregister(key.data.connection)
                     ask(key.data)
     took = time.perf_counter() - began
+    for phone in phones:
+        phone.connection.close()
     times = sorted(one for phone in phones for one in phone.times)
     failed = sum(phone.failed for phone in phones)
     at = [times[min(len(times) - 1, len(times) * percent // 100)] * 1000 if times else 0.0 for percent in (50, 99)]

@@ -1,0 +1,100 @@
+"""The parts of the proxy's bench and soak that can be wrong without a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dissectors.update_check import UpdateCheck
+from dissectors.vocabulary import Vocabulary
+from proxy_addons.policy import decide
+from proxy_addons.rewriter import phone_of
+from proxy_addons.rules import Rules
+from tests.servers import Received, message, serving
+from tools.bench import checks
+from tools.bench.proxy import bars
+from tools.bench.proxy_load import download, run_own
+from tools.bench.soak import Look, judge, settled, slope, summary
+from tools.bench.soak_phones import Phones
+
+FILE = bytes(1000) * 1000
+
+
+def update_server(request: Received) -> Iterator[bytes]:
+    yield message(checks.ANSWER, "Content-Type: text/xml") if request.method == "POST" else message(FILE)
+
+
+def test_every_check_is_rewritten_by_the_rules() -> None:
+    rules = Rules.parse(checks.RULES.encode())
+    for number in (0, 499):
+        body = checks.check(number).partition(b"\r\n\r\n")[2]
+        decision = decide(rules, phone_of(UpdateCheck.decode(body, Vocabulary.default(), "utf-8")))
+        assert decision.action == "report", decision.reason
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_the_generator_of_our_own_counts_what_came(keep_alive: bool) -> None:
+    with serving(update_server) as server:
+        measured = run_own(server.port, 2, 0.3, keep_alive=keep_alive)
+    assert measured.failed == 0
+    assert 0 < measured.requests <= len(server.received)
+    assert 0 < measured.p50 <= measured.p99
+    assert (server.connections == 2) == keep_alive
+
+
+def test_a_download_that_breaks_off_is_told() -> None:
+    def server_of(size: int) -> Any:
+        return serving(lambda _request: iter([message(FILE)[: size or None], b""]))
+
+    with server_of(0) as server:
+        assert download(server.port).mb_per_s > 0
+    with server_of(1000) as server, pytest.raises(OSError, match="bytes came of 1000000"):
+        download(server.port)
+
+
+def test_phones_count_answers_and_failures() -> None:
+    def sometimes(request: Received) -> Iterator[bytes]:
+        if len(server.received) % 10 == 0:
+            yield message(b"", status="503 Service Unavailable")
+        else:
+            yield from update_server(request)
+
+    with serving(sometimes) as server:
+        phones = Phones(server.port, 200, len(FILE))
+        asyncio.run(phones.run(0.5))
+    broken = sum(phones.failures.values())
+    assert 0 < broken == sum(len(server.received) >= n for n in range(10, len(server.received) + 1, 10))
+    assert phones.sent == len(server.received)
+    assert len(phones.latencies) + broken <= phones.sent
+    assert all("503" in failure for failure in phones.failures)
+
+
+def test_a_leak_is_told_from_noise() -> None:
+    phones = Phones(1, 1, 1)
+    noise = [Look(at, 100_000_000 + at % 7 * 500_000, 10, 4, 0) for at in range(120)]
+    leak = [one._replace(memory=one.memory + int(one.at) * 200_000) for one in noise]
+    assert judge(phones, summary(phones, noise, 120), noise[0], noise[0], 12) == []
+    assert "memory grew by" in judge(phones, summary(phones, leak, 120), leak[0], leak[0], 12)[0]
+    more = noise[0]._replace(descriptors=40)
+    assert not settled(noise[0], more)
+    assert "40 descriptors" in judge(phones, summary(phones, noise, 120), noise[0], more, 12)[0]
+    assert slope([(at, 3.0 * at + 5) for at in range(10)]) == pytest.approx(3)
+
+
+def test_bars_are_for_what_is_installed() -> None:
+    good = {"installed": True, "checks_per_s": 1000.0, "mb_per_s": 1000.0, "first_byte": 2.0, "peak": 90e6, "failed": 0}
+    names = ("direct", "mitmdump", "upshim, rules and recording", "HAProxy + 2 upshims")
+    results: dict[str, dict[str, Any]] = {name: dict(good, program=name) for name in names}
+    results["mitmdump"]["checks_per_s"] = 500.0
+    assert list(bars(results)) == []
+    results["mitmdump"]["checks_per_s"] = 900.0
+    results[names[3]]["mb_per_s"] = 800.0
+    assert len(list(bars(results))) == 2
+    for name in (names[1], names[3]):
+        results[name] = {"program": name, "installed": False}
+    assert list(bars(results)) == []
+    results[names[2]]["failed"] = 3
+    assert list(bars(results)) == ["upshim, rules and recording: 3 checks failed"]
