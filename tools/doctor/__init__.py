@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from captures.database_url import DatabaseUrl, place_of
 from tools.deploy import HEALTH, Address, address, server_of
 from tools.doctor.result import OK, PROBLEM, WARN, Result
 from tools.errors import EXIT_OK, EXIT_PROBLEM
@@ -35,9 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=("reverse", "transparent", "regular"), default="reverse")
     parser.add_argument("--rules", type=Path, metavar="FILE", help="the rules file")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="the vocabulary")
-    parser.add_argument("--record", type=Path, metavar="DIR", help="the recording")
+    parser.add_argument("--record", type=place_of, metavar="DIR|URL", help="the recording")
     parser.add_argument("--state", type=Path, metavar="DIR", help="where upshim keeps its keys")
     parser.add_argument("--certs", type=Path, metavar="FILE", help="key and certificates phones are shown (PEM)")
+    parser.add_argument("--server-ca", type=Path, metavar="FILE", help="certificates the server is verified by (PEM)")
     parser.add_argument("--admin", metavar="HOST:PORT", help="the admin listener of a running upshim")
     parser.add_argument("--admin-token", type=Path, metavar="FILE", help="token that it asks for")
     parser.add_argument("--health", default=HEALTH, metavar="PATH", help=f"its health check (default {HEALTH})")
@@ -95,14 +97,16 @@ def examine(
     if upstream is not None:
         yield from network.server(upstream, secure, listen)
         if secure:
-            yield from tls.server(upstream)
+            yield from tls.server(upstream, args.server_ca)
     rules = None
     if args.rules is not None:
         found, rules = files.rules(args.rules)
         yield from found
     if args.profile is not None:
         yield files.profile(args.profile)
-    if args.record is not None:
+    if isinstance(args.record, DatabaseUrl):
+        yield from files.database(args.record, args.state)
+    elif args.record is not None:
         yield from files.recording(args.record)
     if args.state is not None:
         yield from files.state(args.state)

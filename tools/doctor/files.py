@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from captures.database_url import DatabaseUrl
 from captures.errors import CaptureError
 from captures.recording_folder import is_recording
 from captures.store import Store
@@ -73,9 +74,29 @@ def recording(folder: Path) -> Iterator[Result]:
         store.close()
     except CaptureError as error:
         advice = "Move it away: upshim begins a new one. Its own version can read it still, if it is only newer."
-        yield Result("recording", subject, PROBLEM, f"cannot be read: {error}", advice)
+        yield Result("recording", subject, PROBLEM, f"cannot be read: {_without(str(error), subject)}", advice)
         return
     yield Result("recording", subject, OK, "is readable")
+
+
+def database(url: DatabaseUrl, state: Path | None) -> Iterator[Result]:
+    """Does a shared recording's database answer, and is there room for what waits while it is away?"""
+    try:
+        store = Store.open(url, state)
+        store.close()
+    except CaptureError as error:
+        advice = "upshim starts even so: exchanges wait on this machine, and no phone is offered anything meanwhile."
+        yield Result("recording", str(url), PROBLEM, _without(str(error), str(url)), advice)
+    else:
+        yield Result("recording", str(url), OK, "answers, and its tables can be read")
+    folder = url.local_folder(state)
+    yield from _room(folder)
+    if folder.exists():
+        yield from private(folder)
+
+
+def _without(text: str, subject: str) -> str:
+    return text.removeprefix(f"{subject}: ")
 
 
 def _room(folder: Path) -> Iterator[Result]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import certifi
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 from OpenSSL import SSL, crypto
@@ -138,9 +139,16 @@ def served(listen: Address, domain: str) -> Iterator[Result]:
         yield from judged("certificate", str(listen), chain, domain)
 
 
-def server(upstream: Address) -> Iterator[Result]:
-    """Is the update server's certificate accepted as the proxy does it, and fit for phones that reach it directly?"""
+def server(upstream: Address, authorities: Path | None = None) -> Iterator[Result]:
+    """Is the update server's certificate accepted, as the proxy wants it?"""
     subject = str(upstream)
+    try:
+        # The proxy trusts what certifi trusts, or these certificates alone.
+        context = ssl.create_default_context(cafile=str(authorities or certifi.where()))
+    except OSError as error:
+        found = f"no certificates to verify by: {reason(error)}"
+        yield Result("server-tls", str(authorities), PROBLEM, found, "--server-ca wants a file in PEM.")
+        return
     try:
         chain = served_chain(upstream.host, upstream.port, upstream.host)
     except OSError:
@@ -150,12 +158,11 @@ def server(upstream: Address) -> Iterator[Result]:
             "server-tls", subject, PROBLEM, "TLS cannot be agreed on", "Does the server speak TLS on this port?"
         )
         return
-    context = ssl.create_default_context()
     try:
         with socket.create_connection((upstream.host, upstream.port), WITHIN) as plain:
             context.wrap_socket(plain, server_hostname=upstream.host).close()
     except ssl.SSLCertVerificationError as error:
-        advice = "The proxy answers 502 then. Have this machine trust the CA, or mend the certificate."
+        advice = "The proxy answers 502 then: give the CA's certificate with --server-ca, or mend the server's."
         yield Result("server-tls", subject, PROBLEM, f"not accepted: {error.verify_message}", advice)
     except OSError as error:
         advice = "The server may speak old versions of TLS only."

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from captures.database_url import DatabaseUrl
 from captures.recording import Recording
 from proxy_addons.rules import Rules
 from tests.bodies import REPORT_ZERO
@@ -63,6 +64,18 @@ def test_the_recording(tmp_path: Path) -> None:
     (folder / "store.sqlite").write_bytes(b"no database" * 1000)
     assert states(folder)["recording"] == PROBLEM
     assert states(Path("/proc/self"))["recording"] == PROBLEM
+
+
+def test_a_recording_in_a_database(database: DatabaseUrl, tmp_path: Path) -> None:
+    found = {result.check: result.status for result in files.database(database, tmp_path)}
+    assert found["recording"] == PROBLEM  # nothing was ever recorded there
+    Recording(database, state=tmp_path).close()
+    found = {result.check: result.status for result in files.database(database, tmp_path)}
+    assert (found["recording"], found["private"]) == (OK, OK)
+    away = DatabaseUrl("postgresql://upshim:secret@127.0.0.1:9/upshim")
+    (result, *_) = files.database(away, tmp_path)
+    assert (result.check, result.status) == ("recording", PROBLEM)
+    assert "secret" not in str(result)
 
 
 @pytest.mark.parametrize(

@@ -166,17 +166,17 @@ def test_what_a_port_serves(authority: Authority, tmp_path: Path) -> None:
     assert list(tls.served(Address("127.0.0.1", port), DOMAIN)) == []
 
 
-def test_the_servers_certificate(authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_certificate(authority: Authority, tmp_path: Path) -> None:
     roots = tmp_path / "roots.pem"
     roots.write_bytes(pem(authority.certificate))
     good = authority.file(tmp_path / "good.pem", "dus.contoso.com")
     old = authority.file(tmp_path / "old.pem", "dus.contoso.com", until=NOW - DAY)
     with serving_tls(good) as port:
         assert "not accepted" in words(tls.server(Address("127.0.0.1", port)), PROBLEM)
-        monkeypatch.setenv("SSL_CERT_FILE", str(roots))
-        assert "its certificate is accepted" in words(tls.server(Address("127.0.0.1", port)), OK)
+        assert "its certificate is accepted" in words(tls.server(Address("127.0.0.1", port), roots), OK)
+        assert "no certificates" in words(tls.server(Address("127.0.0.1", port), tmp_path / "none"), PROBLEM)
     with serving_tls(old) as port:
-        assert "expired" in words(tls.server(Address("127.0.0.1", port)), PROBLEM)
+        assert "expired" in words(tls.server(Address("127.0.0.1", port), roots), PROBLEM)
 
 
 def test_a_server_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
