@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from mitmproxy import exceptions, options
-from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
+from mitmproxy.addons import core, proxyserver, tlsconfig
 from mitmproxy.proxy.server import ConnectionHandler
 
 from captures.database_url import DatabaseUrl, Place
@@ -30,11 +30,15 @@ from proxy_addons.lean_master import LeanMaster
 from proxy_addons.limits import Bounds, Limits, Transport, descriptors
 from proxy_addons.listeners import Address, HandedOver, Offer, address_of, ask, from_manager, normal
 from proxy_addons.notify import keep_alive, notify, watchdog_period
+from proxy_addons.phone_tls import PhoneTls
+from proxy_addons.upstreams import Upstreams
+from proxy_addons.via import Via
 
 logger = logging.getLogger("upshim")
 
 QUIET = 1.0  # seconds without a byte after which a connection that has nothing in flight is closed while draining
 LOOK_EVERY = 0.05  # seconds between looks at what is left while draining
+TLS_NAMES = {"1.0": "TLS1", "1.1": "TLS1_1"}  # of versions older than mitmproxy's default, as it calls them
 SWEEP_EVERY = 1.0  # seconds between looks for connections that overstay
 
 
@@ -65,6 +69,12 @@ class Launch:
     drain: float = 30.0  # seconds that exchanges in flight may take after SIGTERM
     hand_over: bool = False  # take the listeners of the upshim that runs with this state folder, and its place
     bounds: Bounds = field(default_factory=Bounds)
+    certs: Path | None = None  # key and certificates that phones are shown
+    tls_oldest: str = "1.2"  # version that phones may speak
+    server_ca: Path | None = None
+    server_insecure: bool = False
+    server_tls_oldest: str = "1.2"
+    via: tuple[Literal["http", "https"], str, int] | None = None  # the proxy the servers are reached through
     trust_forwarded: Sequence[str] = ()
 
 
@@ -87,9 +97,15 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     before: HandedOver | None = None
     try:
         launch.state.mkdir(mode=0o700, parents=True, exist_ok=True)  # a certificate authority's key goes there
-        master.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), limits, addon, drain)
+        via = None if launch.via is None else Via(addon.failures, *launch.via)
+        tls = PhoneTls(addon.failures, launch.certs, launch.tls_oldest, via)
+        between = [] if via is None else [via]
+        master.addons.add(core.Core(), server, tls, tlsconfig.TlsConfig(), limits, *between, addon, drain)
         # First what everything else is checked against: an update that fails is rolled back and checked once more.
         master.options.update(mode=list(launch.modes), upshim_upstream=list(launch.upstreams))
+        if via is not None and launch.via is not None:
+            via.upstreams, addon.upstreams = addon.upstreams, Upstreams(frozenset({launch.via[1:]}))
+        server_oldest = TLS_NAMES.get(launch.server_tls_oldest)
         master.options.update(
             confdir=str(launch.state),
             # What the phone sent is what the server gets, and a probe of our port is not passed on to the server.
@@ -97,6 +113,10 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             validate_inbound_headers=False,
             connection_strategy="lazy",
             http2=False,
+            ssl_insecure=launch.server_insecure,
+            ssl_verify_upstream_trusted_ca=as_option(launch.server_ca),
+            # mitmproxy dies of some versions of OpenSSL as soon as one is set.
+            **({} if server_oldest is None else {"tls_version_server_min": server_oldest}),
             upshim_rules=as_option(launch.rules),
             upshim_record=launch.record.secret if isinstance(launch.record, DatabaseUrl) else as_option(launch.record),
             upshim_state=str(launch.state),
@@ -133,6 +153,10 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     loop = asyncio.get_running_loop()
     stopping: list[asyncio.Task[None]] = []
 
+    def reload() -> None:
+        addon.reload()
+        tls.reload()
+
     def stop() -> None:
         if stopping:
             master.shutdown()
@@ -162,7 +186,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     if threading.current_thread() is threading.main_thread():  # nowhere else may signals be handled
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, master.shutdown)
-        loop.add_signal_handler(signal.SIGHUP, addon.reload)
+        loop.add_signal_handler(signal.SIGHUP, reload)
         loop.add_signal_handler(signal.SIGUSR1, addon.kill_switch.toggle)
     ready([(str(address[0]), int(address[1])) for address in server.listen_addrs()], master.shutdown)
     notify("READY=1")

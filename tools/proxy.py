@@ -14,9 +14,10 @@ import argparse
 import asyncio
 import logging
 import os
+import ssl
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from captures.database_url import place_of
 from tools.errors import EXIT_OK, UnusableInput
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from proxy_addons.limits import Bounds
 
 MODES = ("reverse", "transparent", "regular")
+VERSIONS = ("1.0", "1.1", "1.2")
 DEFAULT_LISTEN = "127.0.0.1:8080"
 
 
@@ -61,6 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="where certificates are kept, and what waits for a database"
     )
+    parser.add_argument("--certs", type=Path, metavar="FILE", help="key and certificates phones are shown (PEM)")
+    parser.add_argument(
+        "--tls-oldest", choices=VERSIONS, default="1.2", help="TLS phones may speak (default 1.2; Windows CE needs 1.0)"
+    )
+    parser.add_argument("--server-ca", type=Path, metavar="FILE", help="certificates the server is verified by (PEM)")
+    parser.add_argument("--server-insecure", action="store_true", help="do not verify the server's certificate")
+    parser.add_argument(
+        "--server-tls-oldest", choices=VERSIONS, default="1.2", help="TLS the server may speak (default 1.2)"
+    )
+    parser.add_argument("--via", metavar="URL", help="HTTP proxy through which the server is reached")
     parser.add_argument("--admin", metavar="HOST:PORT", help="serve /health and /metrics here (default: nowhere)")
     parser.add_argument("--admin-token", type=Path, metavar="FILE", help="token that --admin asks for")
     parser.add_argument("--health", metavar="PATH", help="path of a load balancer's check (default /__upshim/health)")
@@ -121,6 +133,12 @@ def run(args: argparse.Namespace) -> int:
         drain=args.drain,
         hand_over=args.hand_over,
         bounds=bounds(args),
+        certs=args.certs,
+        tls_oldest=args.tls_oldest,
+        server_ca=readable("--server-ca", args.server_ca),
+        server_insecure=args.server_insecure,
+        server_tls_oldest=args.server_tls_oldest,
+        via=None if args.via is None else proxy_beyond(args.via, args.mode, args.upstream),
         trust_forwarded=args.trust_forwarded,
     )
 
@@ -147,6 +165,34 @@ def bounds(args: argparse.Namespace) -> Bounds:
     above_zero("--max-connections", args.max_connections)
     above_zero("--max-per-client", 1 if args.max_per_client is None else args.max_per_client)
     return Bounds(args.max_connections, args.max_per_client, idle=above_zero("--idle", args.idle))
+
+
+def readable(option: str, file: Path | None) -> Path | None:
+    """A file with certificates. Raises `UnusableInput`."""
+    try:
+        if file is not None:
+            ssl.create_default_context().load_verify_locations(file.expanduser())
+    except ssl.SSLError as error:
+        raise UnusableInput(f"{option}: {file}: expected certificates (PEM), found none") from error
+    except OSError as error:
+        raise UnusableInput(f"{option}: {file}: {error.strerror}") from error
+    return file
+
+
+def proxy_beyond(text: str, mode: str, upstream: str | None) -> tuple[Literal["http", "https"], str, int]:
+    """The proxy through which the server is reached. Raises `UnusableInput`."""
+    from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415
+
+    if mode == "regular" or upstream is None:
+        raise UnusableInput("--via needs --upstream, and --mode reverse or transparent")
+    scheme = text.partition("://")[0]
+    if scheme not in {"http", "https"}:
+        raise UnusableInput(f"--via: expected http://HOST[:PORT] or https://HOST[:PORT], found {text!r}")
+    try:
+        host, port = parse_upstream(text)
+    except ValueError as error:
+        raise UnusableInput(f"--via: {error}") from error
+    return ("https" if scheme == "https" else "http"), host, port
 
 
 def listeners(mode: str, upstream: str | None, listen: list[str]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,111 @@
+"""What a phone says first: TLS that can be served, TLS that cannot, HTTP, or neither."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from mitmproxy.tls import ClientHello
+from OpenSSL import SSL
+
+METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ")
+MAX_VERDICTS = 256
+
+# Names of what Windows CE and its time offered and OpenSSL has given up (IANA's registry of cipher suites).
+OLD_SUITES = {
+    0x0003: "EXP-RC4-MD5",
+    0x0004: "RC4-MD5",
+    0x0005: "RC4-SHA",
+    0x0006: "EXP-RC2-CBC-MD5",
+    0x0008: "EXP-DES-CBC-SHA",
+    0x0009: "DES-CBC-SHA",
+    0x000A: "3DES-CBC-SHA",
+    0x0012: "DHE-DSS-DES-CBC-SHA",
+    0x0013: "DHE-DSS-3DES-CBC-SHA",
+    0x0016: "DHE-RSA-3DES-CBC-SHA",
+    0x002F: "AES128-SHA",
+    0x0035: "AES256-SHA",
+    0x0062: "EXP1024-DES-CBC-SHA",
+    0x0064: "EXP1024-RC4-SHA",
+}
+NO_SUITES = (0x00FF, 0x5600)  # signals in the guise of suites
+VERSIONS = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2"}
+
+
+def is_sslv2(data: bytes) -> bool:
+    """Whether this is a hello in the framing of SSL 2 (RFC 5246, E.2), whatever version it asks for."""
+    return len(data) >= 5 and data[0] & 0x80 != 0 and data[2] == 1 and data[3:5] in {b"\0\2", b"\3\0", b"\3\1"}
+
+
+def may_become_more(data: bytes) -> bool:
+    """Whether too little has come to say what it is: part of a method's name, or of the head of a TLS record."""
+    return any(method.startswith(data) for method in METHODS) or (len(data) < 3 and b"\x16\x03".startswith(data[:2]))
+
+
+def looks_like_http(data: bytes) -> bool:
+    """Whether a first line begins as one of HTTP."""
+    word, space, _ = data[:32].partition(b" ")
+    return bool(space) and 3 <= len(word) <= 20 and word.replace(b"-", b"").replace(b"_", b"").isalpha()
+
+
+def suite_names(suites: Iterable[int]) -> str:
+    """Cipher suites for people."""
+    found = [OLD_SUITES.get(one, f"0x{one:04x}") for one in suites if one not in NO_SUITES]
+    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+
+
+def newest_of(hello: ClientHello) -> str:
+    """The newest version a phone offers, for people."""
+    version = int.from_bytes(hello.raw_bytes(wrap_in_record=False)[:2], "big")
+    return VERSIONS.get(version, f"version 0x{version:04x}")
+
+
+def can_do(ciphers: bytes) -> bool:
+    """Whether OpenSSL has any of these."""
+    try:
+        SSL.Context(SSL.TLS_SERVER_METHOD).set_cipher_list(ciphers)
+    except SSL.Error:
+        return False
+    return True
+
+
+def is_address(host: str) -> bool:
+    """Whether this is an address, and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class Verdicts:
+    """Whether OpenSSL can serve a hello, by having it answer one; remembered by what matters of it."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+        self._known: dict[bytes, bool] = {}
+
+    def can_serve(self, hello: bytes) -> bool:
+        """`hello` is the record (or records) with the ClientHello."""
+        # The random and the session's identity differ every time; who repeats the rest repeats the verdict.
+        session = hello[43:44] or b"\0"
+        key = hello[:11] + hello[44 + session[0] :]
+        verdict = self._known.get(key)
+        if verdict is None:
+            verdict = self._try(hello)
+            if len(self._known) >= MAX_VERDICTS:
+                self._known.clear()
+            self._known[key] = verdict
+        return verdict
+
+    def _try(self, hello: bytes) -> bool:
+        connection = SSL.Connection(self._context, None)
+        connection.set_accept_state()
+        connection.bio_write(hello)
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            return True
+        except SSL.Error:
+            return False
+        return True
