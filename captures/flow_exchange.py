@@ -61,7 +61,7 @@ def exchange_of(one: http.HTTPFlow, capture: str, index: int) -> Exchange:
         connection=one.client_conn.id,
         request_ended=_moment(asked.timestamp_end) if asked.timestamp_end else None,
         response_started=_moment(answered.timestamp_start) if answered and answered.timestamp_start else None,
-        client_mac=str(_kept(came or one).get("client_mac", "")),
+        client_mac=str(_kept(came or one).get("client_mac", "")).encode("utf-8", "replace").decode(),
     )
 
 
@@ -71,7 +71,7 @@ def flow_of(exchange: Exchange, bodies: Bodies = no_bodies) -> tuple[http.HTTPFl
     client, server = _address(exchange.client), _address(exchange.server)
     if UNKNOWN in {client[0], server[0]}:
         notes.append(ADDRESS_UNKNOWN)
-    name = exchange.connection or str(uuid.uuid5(uuid.NAMESPACE_URL, f"{exchange.client} {exchange.server}"))
+    name = exchange.connection or str(_id(f"{exchange.client} {exchange.server}"))
     started = exchange.started.timestamp()
     client_conn = connection.Client(
         id=name, peername=client, sockname=server, timestamp_start=started, state=connection.ConnectionState.CLOSED
@@ -80,7 +80,7 @@ def flow_of(exchange: Exchange, bodies: Bodies = no_bodies) -> tuple[http.HTTPFl
         id=f"{name}-server", address=server, peername=server, state=connection.ConnectionState.CLOSED
     )
     one = http.HTTPFlow(client_conn, server_conn)
-    one.id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{exchange.capture} {exchange.index} {started}"))
+    one.id = str(_id(f"{exchange.capture} {exchange.index} {started}"))
     one.timestamp_created = started
     if exchange.response is None or not exchange.complete:
         told = exchange.problems[0] if exchange.problems else "the answer was not seen to its end"
@@ -253,6 +253,11 @@ def _target(request: Request, exchange: Exchange) -> dict[str, Any]:
 
 def _described(body: Body) -> list[object]:
     return [body.size, body.sha256, body.encoded_size, body.encoded_sha256]
+
+
+def _id(text: str) -> uuid.UUID:
+    """The same for the same text; names of files may hold what is no character."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, text.encode("utf-8", "backslashreplace").decode())
 
 
 def _bytes(text: str) -> bytes:

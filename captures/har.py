@@ -81,8 +81,8 @@ def _exchange(entry: object, capture: str, index: int) -> Exchange:
     return Exchange(
         capture,
         index,
-        _text(kept, "client") or endpoint(UNKNOWN, 0),
-        _text(kept, "server") or endpoint(server, port),
+        _label(kept, "client") or endpoint(UNKNOWN, 0),
+        _label(kept, "server") or endpoint(server, port),
         times[0],
         times[3],
         request,
@@ -91,10 +91,10 @@ def _exchange(entry: object, capture: str, index: int) -> Exchange:
         tuple(told),
         rewritten_request=_request(rewritten["request"], spare)[0] if _object(rewritten, "request") else None,
         rewritten_response=_response(_object(rewritten, "response"), request.method, spare),
-        connection=_text(entry, "connection"),
+        connection=_label(entry, "connection"),
         request_ended=times[1] if request.method else None,
         response_started=times[2] if response else None,
-        client_mac=_text(kept, "client_mac"),
+        client_mac=_label(kept, "client_mac"),
     )
 
 
@@ -272,6 +272,11 @@ def _list(shown: dict[str, Any], name: str) -> list[Any]:
 def _text(shown: dict[str, Any], name: str) -> str:
     value = shown.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _label(shown: dict[str, Any], name: str) -> str:
+    """A text that every format can hold: JSON may have halves of characters."""
+    return _text(shown, name).encode("utf-8", "replace").decode()
 
 
 def _size(value: object) -> int:

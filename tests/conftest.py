@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from captures.database_url import DatabaseUrl, Place
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ROOT.parent / "shared" / "corpus"
+
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("upshim", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("upshim")
 
 
 def require_tool(name: str) -> str:

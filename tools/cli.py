@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             verbs.add_parser(name)
     args = parser.parse_args(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and targets may have what the terminal has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(args.run(args))
     except UnusableInput as error:

@@ -21,6 +21,8 @@ from captures.har_json import sniff
 from captures.har_text import as_bytes, as_text
 from captures.har_writer import HarWriter, url_of
 from captures.items import CaptureSummary
+from captures.sources import read_exchanges
+from captures.targets import create_writer
 from tests.captures.exchange_strategies import exchanges
 from tests.captures.har_schema import check_archive
 from tests.captures.test_pcap_writer import POST, exchange, got
@@ -285,6 +287,24 @@ class TestWriting:
     )
     def test_urls(self, asked: Request, server: str, url: str) -> None:
         assert url_of(asked, server) == url
+
+
+@pytest.mark.parametrize("kind", ["har", "mitm", "store", "pcap"])
+def test_halves_of_characters_are_written_by_nobody(tmp_path: Path, kind: str) -> None:
+    with HarWriter.create(tmp_path / "a") as writer:
+        writer.write(exchange(response=got(b"x")))
+    archive = json.loads((tmp_path / "a").read_text())
+    (entry,) = archive["log"]["entries"]
+    half = "\ud800"
+    entry["connection"] = half
+    entry["_upshim"] |= {"client": half, "server": half, "client_mac": half, "problems": [half]}
+    entry["request"] |= {"method": half, "_target": half, "headers": [{"name": half, "value": half}]}
+    entry["response"]["statusText"] = half
+    (tmp_path / "a").write_text(json.dumps(archive))
+    (found,), _ = reopened(tmp_path / "a")
+    with create_writer(kind, tmp_path / "b") as other:
+        other.write(found)
+    assert any(isinstance(one, Exchange) for one in read_exchanges(tmp_path / "b"))
 
 
 @given(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,3 +134,15 @@ def test_a_pipe_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert main(words) == 2
         out, err = capsys.readouterr()
         assert (out, err) == ("", f"upshim {words[0]}: {tmp_path / 'in'}: expected a file, found a pipe\n")
+
+
+def test_names_of_files_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / os.fsdecode(b"od\xffd")
+    shutil.copy(ROOT / "captures" / "samples" / "stuck.pcapng", file)
+    for words in verbs(file, tmp_path):
+        out = io.TextIOWrapper(io.BytesIO(), "ascii")
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(words) == 0
+        out.flush()
+        if words[0] == "convert":
+            shutil.rmtree(words[2]) if Path(words[2]).is_dir() else Path(words[2]).unlink()
