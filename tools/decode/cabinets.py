@@ -11,7 +11,7 @@ from dissectors.errors import DissectError, LimitExceeded
 from dissectors.file_digests import FileDigests
 from tools.decode.extraction import Growing, Target
 from tools.decode.inputs import Content
-from tools.decode.packages import packages_among
+from tools.decode.packages import MAX_DESCRIPTION, packages_among
 from tools.decode.settings import MAX_MEMBER, Decoded, Settings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def open_cabinets(content: Content, settings: Settings) -> list[Cabinet]:
 
 def decode_cabinet(cabinet: Cabinet, name: str, settings: Settings, depth: int, inside: Inside, below: str) -> Decoded:
     """The record of a cabinet; `inside` decodes its members, `below` is the folder for them in that of `--extract`."""
-    reading = _Reading(cabinet, settings, depth, below)
+    reading = _Reading(cabinet, settings, depth, below, inside)
     contents = reading.run()
     record = contents.to_json()
     problems = [*record["problems"], *reading.problems]
@@ -51,21 +51,21 @@ def decode_cabinet(cabinet: Cabinet, name: str, settings: Settings, depth: int, 
     decoded = Decoded(record)
     for position, (one, shown) in enumerate(zip(contents.members, record["members"], strict=True)):
         label = f"{name}:{one.member.display}"
-        kept = reading.kept.get(position)
         if position in reading.paths:
             shown["extracted"] = reading.paths[position]
         if one.digests is None:
             continue
-        decoded.files.append((label, _digests(one, kept)))
-        if kept is not None:
-            found = inside(Content.of(one.member.name, kept, one.digests), settings, depth + 1)
+        found = reading.found.get(position)
+        decoded.files.append((label, found.files[0][1] if found else FileDigests.from_hex(*one.digests)))
+        if found is not None:
             shown["content"] = found.record
-            decoded.catalogs += ((f"{name}:{one.member.display}", catalog) for _, catalog in found.catalogs[:1])
+            decoded.catalogs += ((label, catalog) for _, catalog in found.catalogs[:1])
             decoded.files += ((f"{name}:{label}", digests) for label, digests in found.files[1:])
             if found.record["kind"] in TELLING:
                 problems += (f"{one.member.display}: {problem}" for problem in found.record["problems"])
     record["catalogs"] = [catalog_record(label, catalog, decoded.files) for label, catalog in decoded.catalogs]
-    record["packages"] = _packages(contents.members, reading.kept)
+    names = [one.member.name.replace("\\", "/") for one in contents.members]
+    record["packages"] = [package.to_json() for package in packages_among(names, reading.descriptions)]
     record["problems"] = problems
     return decoded
 
@@ -85,19 +85,21 @@ def catalog_record(name: str, catalog: Catalog, files: Iterable[tuple[str, FileD
 
 
 class _Reading:
-    """One forward pass over the members."""
+    """One forward pass over the members: each small enough is looked into as soon as it is whole, and forgotten."""
 
-    def __init__(self, cabinet: Cabinet, settings: Settings, depth: int, below: str) -> None:
+    def __init__(self, cabinet: Cabinet, settings: Settings, depth: int, below: str, inside: Inside) -> None:
         self._cabinet = cabinet
         self._settings = settings
-        self._look_inside = depth < settings.depth
+        self._depth = depth
         self._below = below
+        self._inside = inside
         self._position = {id(member): position for position, member in enumerate(cabinet.members)}
         self._buffers: dict[int, bytearray] = {}
         self._growing: dict[int, Growing] = {}
         self._names: Sequence[str] = ()
         self._target: Target | None = None
-        self.kept: dict[int, bytes] = {}
+        self.found: dict[int, Decoded] = {}
+        self.descriptions: dict[str, bytes] = {}
         self.paths: dict[int, str] = {}
         self.problems: list[str] = []
         # Members inside members are told of, not written.
@@ -130,7 +132,7 @@ class _Reading:
         return Contents(self._cabinet, tuple(members))
 
     def _take(self, position: int, piece: Piece) -> None:
-        if self._look_inside:
+        if self._depth < self._settings.depth:
             self._keep(position, piece)
         if self._target is not None:
             self._write(self._target, position, piece)
@@ -145,9 +147,14 @@ class _Reading:
             self._buffers[position] = bytearray()
         self._buffers[position] += piece.data
         if piece.digests is not None:
-            self.kept[position] = bytes(self._buffers.pop(position))
+            self._look(position, Content.of(member.name, bytes(self._buffers.pop(position)), piece.digests))
         elif piece.fault is not None:
             del self._buffers[position]
+
+    def _look(self, position: int, content: Content) -> None:
+        self.found[position] = self._inside(content, self._settings, self._depth + 1)
+        if content.name.lower().endswith(".xml") and content.size <= MAX_DESCRIPTION:
+            self.descriptions[content.name.replace("\\", "/")] = content.whole(MAX_DESCRIPTION)
 
     def _write(self, target: Target, position: int, piece: Piece) -> None:
         try:
@@ -176,20 +183,6 @@ class _Reading:
         text = f"{member.display}: not extracted: {error.strerror}"
         if text not in self.problems[-1:]:
             self.problems.append(text)
-
-
-def _digests(one: MemberContent, kept: bytes | None) -> FileDigests:
-    return FileDigests.of(kept or b"", *(one.digests or ()))
-
-
-def _packages(members: Sequence[MemberContent], kept: dict[int, bytes]) -> list[dict[str, Any]]:
-    names = [one.member.name for one in members]
-    described = {
-        names[position].replace("\\", "/"): data
-        for position, data in kept.items()
-        if names[position].lower().endswith(".xml")
-    }
-    return [package.to_json() for package in packages_among([name.replace("\\", "/") for name in names], described)]
 
 
 def _without(record: dict[str, Any], *names: str) -> dict[str, Any]:
