@@ -71,6 +71,20 @@ class Place:
     def ask(self, request: bytes = CHECK) -> bytes:
         return body_of(exchange(self.proxy.port, request))
 
+    def settled(self) -> list[Exchange]:
+        """What is recorded once all that was asked so far is; the last is a check of its own, made by the rule."""
+        mark = ("X-Mark", str(len(self.server.received)))
+        assert INTERIM.encode() in self.ask(check_request(CHECK_TARGET, ": ".join(mark)))
+        exchanges: list[Exchange] = []
+
+        def there() -> bool:
+            exchanges[:] = recorded(self.record)
+            return bool(exchanges) and mark in exchanges[-1].request.headers
+
+        until(there)
+        assert exchanges[-1].rewritten_response is not None
+        return exchanges
+
     def trouble(self) -> float:
         """What went wrong so far, as the metrics tell it."""
         return metric(self.proxy, "upshim_fail_open_total") + metric(self.proxy, "upshim_recording_lost_total")
@@ -89,8 +103,7 @@ def shared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def place(shared: Place) -> Iterator[Place]:
     yield shared
-    assert INTERIM.encode() in shared.ask()  # and all is well again
-    until(lambda: recorded(shared.record)[-1].rewritten_response is not None)
+    shared.settled()  # all is well again
 
 
 def metric(proxy: Proxy, name: str) -> float:
@@ -125,7 +138,7 @@ BUGS = ("decoder", "endless decoder", "greedy decoder", "decoder of answers", "h
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_of_ours(bug: str, place: Place) -> None:
     before = place.trouble()
-    known = len(recorded(place.record))
+    known = len(place.settled())
     untouched = bug not in {"recorder", "writer", "stream"}  # what is decided does not depend on what is kept
     with place.fault(bug):
         for request in (CHECK, CHUNKED, FIRMWARE):
@@ -135,13 +148,12 @@ def test_a_bug_of_ours(bug: str, place: Place) -> None:
             assert place.server.received[-1].body == place.server.received[-2].body
         until(lambda: place.trouble() > before)
     if untouched and bug != "heads":
-        until(lambda: len(recorded(place.record)) == known + 3)
+        assert len(place.settled()) == known + 4
     assert place.proxy.log.count(b"crashed") == 0
 
 
 def test_a_disk_that_hangs(place: Place) -> None:
-    place.ask()
-    before = recorded(place.record)
+    before = place.settled()
     with place.fault("hung disk"):
         for request in (CHECK, CHUNKED, CHECK):
             assert sound(place.ask(request))
@@ -150,15 +162,12 @@ def test_a_disk_that_hangs(place: Place) -> None:
         assert metric(place.proxy, "upshim_recording_lag_seconds") > 0
         until(lambda: b"late record" in place.proxy.log)
         assert recorded(place.record) == before
-    until(lambda: len(recorded(place.record)) == len(before) + 4)  # nothing was lost, it was late
+    assert len(place.settled()) == len(before) + 5  # nothing was lost, it was late
 
 
 @pytest.mark.parametrize("seconds", [86_400, -86_400])
 def test_a_clock_that_jumps(seconds: int, place: Place) -> None:
-    trouble, place.server.reply = place.trouble(), update_server
-    place.ask(FIRMWARE)
-    until(lambda: len(recorded(place.record)) > 0)
-    known = len(recorded(place.record))
+    trouble, known = place.trouble(), len(place.settled())
     fault = place.fault(f"clock {seconds}")
 
     def jump(request: Received) -> Iterator[bytes]:
@@ -171,11 +180,11 @@ def test_a_clock_that_jumps(seconds: int, place: Place) -> None:
         place.server.reply = update_server
         assert place.ask(FIRMWARE) == IMAGE
         assert sound(place.ask(CHUNKED))
-        until(lambda: len(recorded(place.record)) == known + 3)
+        exchanges = place.settled()
     finally:
         place.server.reply = update_server
         fault.__exit__(None, None, None)
-    exchanges = recorded(place.record)
+    assert len(exchanges) == known + 4
     assert all(one.complete for one in exchanges[known:])
     assert round((exchanges[-1].started - exchanges[known - 1].started).total_seconds() / 86_400) == seconds / 86_400
     assert [one.index for one in exchanges] == list(range(exchanges[0].index, exchanges[-1].index + 1))
