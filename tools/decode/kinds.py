@@ -115,30 +115,31 @@ def read_asn1(content: Content, settings: Settings) -> Record | None:
 
 def read_token(content: Content, settings: Settings) -> Record | None:
     """An NTLM message or a SPNEGO token, binary or as text."""
-    head = content.head
-    text = ""
     if content.is_text:
-        if content.size > MAX_PASTE or not _TOKEN.match(text := text_of(content.whole(MAX_PASTE))):
-            return None
-    elif head[:1] not in {b"N", b"\x60", b"\xa0", b"\xa1"}:
+        return _token_in_text(content, settings)
+    if content.head[:1] not in {b"N", b"\x60", b"\xa0", b"\xa1"}:
         return None
     from dissectors import ntlm
 
-    if head.startswith(b"NTLMSSP\0"):
+    try:
         token = ntlm.from_bytes(content.whole(MAX_PASTE))
-    elif not text and head[:1] != b"N":
-        try:
-            token = ntlm.from_bytes(content.whole(MAX_PASTE))
-        except DissectError:
-            return None
-    elif text:
-        try:
-            token = ntlm.from_text(text.strip())
-        except DissectError:
-            if ":" in text[:40]:
-                raise
-            return None
-    else:
+    except DissectError:
+        if content.head.startswith(b"NTLMSSP\0"):
+            raise
+        return None
+    return {"kind": "ntlm", **_fact(token.to_json(secrets=settings.secrets)), "problems": []}
+
+
+def _token_in_text(content: Content, settings: Settings) -> Record | None:
+    if content.size > MAX_PASTE or not _TOKEN.match(text := text_of(content.whole(MAX_PASTE))):
+        return None
+    from dissectors import ntlm
+
+    try:
+        token = ntlm.from_text(text.strip())
+    except DissectError:
+        if ":" in text[:40]:
+            raise
         return None
     return {"kind": "ntlm", **_fact(token.to_json(secrets=settings.secrets)), "problems": []}
 
