@@ -56,7 +56,7 @@ _BARE = re.compile(
 _RUN = re.compile(
     r"(?:[0-9A-Fa-f]{8,}|(?:[0-9A-Fa-f]{2}[:\s-]){3,}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}\.)+[0-9A-Fa-f]{1,4})\Z"
 )
-_QUOTED = re.compile(r"(?:\s*[>|]\s)+\s*")  # what mail programs and editors put before each line
+_QUOTED = re.compile(r"(?:[ \t]{0,8}[>|](?=[ \t]))*")  # what mail programs and editors put before each line
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u00ad\u200b\u200c\u200d\u2060"))
 _TAIL = "0123456789abcdefABCDEFxX.:,;-\"' \t"
 _NETSH_CLASSES = {"msucclient": MS_UC_CLIENT, "cpeocphone": CPE_OCPHONE}
@@ -105,7 +105,8 @@ def read_paste(text: str, code: int | None = None) -> Paste:
         raise LimitExceeded(0, f"at most {MAX_LINES} lines", f"{len(lines)}")
     reader = _Reader()
     for number, line in enumerate(lines, 1):
-        reader.line(number, _QUOTED.sub("", line.translate(_INVISIBLE), count=1))
+        shown = line.translate(_INVISIBLE)
+        reader.line(number, shown[quoted.end() :] if (quoted := _QUOTED.match(shown)) else shown)
     reader.end()
     options = {(one.code, one.data): one for listing in reader.listings for one in _options(listing, reader.skipped)}
     for data in reader.bare:
