@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,7 @@ class Upshim:
         self.draining = False
         self._health = PATH
         self.packages: PackageWatch | None = PackageWatch()  # None where there is no server to ask
+        self._acknowledgements = Acknowledgements()
         self._held = 0  # bytes that larger bodies take, or may take
         self.histories: Histories | None = Histories()  # of this process, or what a recording tells
         self.ledger: Ledger | None = None  # decides where there is a recording
@@ -463,19 +465,35 @@ class Upshim:
         if recording is None:
             return
         loop = asyncio.get_running_loop()
-        recorded: asyncio.Future[None] = loop.create_future()
-
-        def acknowledge(_recorded: bool) -> None:
-            loop.call_soon_threadsafe(settle, recorded)
-
-        recording.add(exchange, acknowledge, watch.uid)
+        recorded: asyncio.Future[bool] = loop.create_future()
+        recording.add(exchange, partial(self._acknowledgements.add, loop, recorded), watch.uid)
         # The phone gets the end of its answer once the record of it can no longer be lost, or after a short while.
         began = time.perf_counter()
-        try:
-            await asyncio.wait_for(recorded, ACKNOWLEDGE_WITHIN)
-        except TimeoutError:
+        late = loop.call_later(ACKNOWLEDGE_WITHIN, settle, recorded, False)
+        if not await recorded:
             self.failures.note("late record", f"an answer did not wait longer than {ACKNOWLEDGE_WITHIN} s")
+        late.cancel()
         self.metrics.recorded(time.perf_counter() - began)
+
+
+class Acknowledgements:
+    """Brings what the recording's thread acknowledges to the event loop, which is woken once for many of them."""
+
+    def __init__(self) -> None:
+        self._settled: deque[asyncio.Future[bool]] = deque()
+        self._woken = False
+
+    def add(self, loop: asyncio.AbstractEventLoop, recorded: asyncio.Future[bool], _recorded: bool) -> None:
+        """An exchange is recorded, or lost for good. For the recording's thread."""
+        self._settled.append(recorded)
+        if not self._woken:
+            self._woken = True
+            loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        self._woken = False  # first: what comes from here on wakes the loop again
+        while self._settled:
+            settle(self._settled.popleft(), True)
 
 
 def recording_settings() -> tuple[Keep, Stored]:
@@ -488,10 +506,10 @@ def recording_settings() -> tuple[Keep, Stored]:
     return Keep(options.upshim_keep_days or None, options.upshim_keep_bytes or None), options.upshim_store
 
 
-def settle(future: asyncio.Future[None]) -> None:
+def settle(future: asyncio.Future[bool], result: bool) -> None:
     """Resolve a future that may have been given up."""
     if not future.done():
-        future.set_result(None)
+        future.set_result(result)
 
 
 Stamps = tuple[tuple[int, int, int] | None, ...]

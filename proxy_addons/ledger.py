@@ -197,6 +197,29 @@ class StoredCensus(Census):
         return counts
 
 
+async def within(decided: asyncio.Future[Checked], seconds: float) -> Checked:
+    """What is decided. Raises `TimeoutError`.
+
+    This may have begun outside of a task, where asyncio's own timeouts do not work.
+    """
+    loop = asyncio.get_running_loop()
+    ends: asyncio.Future[None] = loop.create_future()
+
+    def end(late: asyncio.Future[Checked] | None = None) -> None:
+        if late is not None and not late.cancelled():
+            late.exception()  # whether anybody still waits for it or not
+        if not ends.done():
+            ends.set_result(None)
+
+    decided.add_done_callback(end)
+    timer = loop.call_later(seconds, end)
+    await ends
+    timer.cancel()
+    if not decided.done():
+        raise TimeoutError
+    return decided.result()
+
+
 class Ledger:
     """Decides for one recording. Its methods but `close` are for the event loop's thread."""
 
@@ -218,7 +241,7 @@ class Ledger:
             self._waiting += 1
             future = self._workers.submit(self._decide, uid, check, abandoned)
             try:
-                return await asyncio.wait_for(asyncio.wrap_future(future), DECIDE_WITHIN)
+                return await within(asyncio.wrap_future(future), DECIDE_WITHIN)
             except TimeoutError:
                 why = f"the database did not answer within {DECIDE_WITHIN:g} s"
             except (NotKnown, sa.exc.SQLAlchemyError) as error:

@@ -22,13 +22,12 @@ what a phone says cannot begin a line of its own.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import queue
 import re
 import threading
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -41,6 +40,7 @@ logger = logging.getLogger("upshim")
 FORMATS = ("text", "json")
 MAX_WAITING = 10_000  # lines that nobody has read yet
 MAX_LINE = 4000  # characters of one message
+GATHER_FOR = 0.05  # seconds a line may wait for others to be written with
 CLOSE_WITHIN = 5.0  # seconds for the last lines to be written
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}  # syslog(3)
 
@@ -115,7 +115,11 @@ def to_journal(stream: TextIO, environment: Mapping[str, str] = os.environ) -> b
 
 
 class Lines(logging.Handler):
-    """Writes records in a thread of its own: a terminal or pipe that nobody reads holds up no exchange."""
+    """Writes records in a thread of its own: a terminal or pipe that nobody reads holds up no exchange.
+
+    The thread looks every `GATHER_FOR` seconds while there is something to write: being woken for each line would cost
+    an exchange more than the line itself.
+    """
 
     def __init__(self, stream: TextIO, formatter: logging.Formatter, most: int = MAX_WAITING) -> None:
         super().__init__()
@@ -123,47 +127,63 @@ class Lines(logging.Handler):
         self.lost = 0
         self._told = 0
         self._stream = stream
-        self._waiting: queue.Queue[logging.LogRecord | threading.Event | None] = queue.Queue(most)
+        self._most = most
+        self._waiting: deque[logging.LogRecord] = deque()
+        self._some = threading.Event()  # something waits, or it is time to go
+        self._hurry = threading.Event()
+        self._idle = threading.Event()  # all is written
+        self._idle.set()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="upshim-log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record."""
-        try:
-            self._waiting.put_nowait(record)
-        except queue.Full:
+        if len(self._waiting) >= self._most:
             self.lost += 1
+            return
+        self._waiting.append(record)
+        if not self._some.is_set():
+            self._idle.clear()
+            self._some.set()
 
     def flush(self) -> None:
         """Wait until what is queued is written, `CLOSE_WITHIN` seconds at most."""
-        if not self._thread.is_alive():
-            return  # closed; logging asks once more at the end of the process
-        written = threading.Event()
-        with contextlib.suppress(queue.Full):
-            self._waiting.put(written, timeout=CLOSE_WITHIN)
-            written.wait(CLOSE_WITHIN)
+        if self._thread.is_alive() and self._some.is_set():
+            self._hurry.set()
+            self._idle.wait(CLOSE_WITHIN)
 
     def close(self) -> None:
         """Write what is queued and stop; gives up after `CLOSE_WITHIN` seconds."""
         logging.getLogger().removeHandler(self)
-        with contextlib.suppress(queue.Full):
-            self._waiting.put(None, timeout=CLOSE_WITHIN)
-            self._thread.join(CLOSE_WITHIN)
+        self._closing = True
+        self._hurry.set()
+        self._some.set()
+        self._thread.join(CLOSE_WITHIN)
         super().close()
 
     def _run(self) -> None:
-        while (record := self._waiting.get()) is not None:
-            if isinstance(record, threading.Event):
-                record.set()
-                continue
-            self._write(record)
-            lost = self.lost - self._told
-            if lost and self._waiting.empty():
-                self._told += lost
-                text = f"upshim: {lost} lines of this log were lost: nobody read them in time"
-                note = logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None)
-                note.__dict__.update(event("log-lost", lines=lost))
-                self._write(note)
+        while not (self._closing and not self._waiting):
+            self._some.wait()
+            self._hurry.wait(GATHER_FOR)
+            self._hurry.clear()
+            while self._waiting:
+                self._write(self._waiting.popleft())
+            self._tell_lost()
+            self._some.clear()
+            if self._waiting or self._closing:  # since the last look
+                self._some.set()
+            else:
+                self._idle.set()
+
+    def _tell_lost(self) -> None:
+        lost = self.lost - self._told
+        if lost:
+            self._told += lost
+            text = f"upshim: {lost} lines of this log were lost: nobody read them in time"
+            note = logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None)
+            note.__dict__.update(event("log-lost", lines=lost))
+            self._write(note)
 
     def _write(self, record: logging.LogRecord) -> None:
         try:
