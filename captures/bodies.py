@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -43,6 +42,8 @@ class BodyFiles:
 
     def begin(self) -> Incoming:
         """Start a body that arrives in pieces; the caller ends it with `keep` or `drop`. Raises `OSError`."""
+        import tempfile  # noqa: PLC0415 - slow to import, and most captures are read without keeping bodies
+
         handle, name = tempfile.mkstemp(prefix=f"{PREFIX}{os.getpid()}-", dir=self.folder)  # mkstemp makes it 0600
         return Incoming(self, os.fdopen(handle, "wb"), Path(name))
 

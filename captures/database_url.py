@@ -7,7 +7,6 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -34,6 +33,8 @@ class DatabaseUrl:
     @property
     def scheme_free(self) -> str:
         """What names the database, whoever logs in: its place without scheme and login."""
+        from urllib.parse import urlsplit  # noqa: PLC0415 - slow to import, and most places are files
+
         parts = urlsplit(str(self))
         query = f"?{parts.query}" if parts.query else ""
         return f"{parts.netloc.rpartition('@')[2]}{parts.path}{query}"

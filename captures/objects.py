@@ -10,7 +10,6 @@ bytes, so the capture is read again for such answers, and for them alone.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, NamedTuple
@@ -52,6 +51,8 @@ def validator_of(headers: Headers) -> str:
 
 class _Parts:
     def __init__(self) -> None:
+        import tempfile  # noqa: PLC0415 - slow to import, and most captures have no parts
+
         self.file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives with the object
         self.spans: list[tuple[int, int]] = []  # (start, end), apart and in order
         self.exchanges: list[int] = []

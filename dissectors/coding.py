@@ -7,7 +7,6 @@ Input is fed to zlib in slices, so that neither a bomb nor a body of a million t
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Sequence
 from typing import Protocol
@@ -47,6 +46,8 @@ def encode_body(data: bytes, codings: Sequence[str]) -> bytes:
     """Apply the codings in order; the same input gives the same bytes. Raises `Unsupported`."""
     for name in codings:
         if name in GZIP:
+            import gzip  # noqa: PLC0415 - only writing needs it
+
             data = gzip.compress(data, mtime=0)
         elif name in DEFLATE:
             data = zlib.compress(data)

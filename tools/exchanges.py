@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captures.bodies import BodyFiles
 from captures.database_url import place_of
@@ -30,9 +31,11 @@ from captures.json_lines import JsonLines
 from captures.sources import Item, ReadOptions, read_exchanges
 from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_UNUSABLE, UnusableInput
-from tools.exchange_lines import Lines
 from tools.options import above_zero
 from tools.progress import Progress
+
+if TYPE_CHECKING:
+    from tools.exchange_lines import Lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress("reading", None if None in sizes else sum(size or 0 for size in sizes))
     options = ReadOptions(bodies=body_files(args.extract), secrets=args.secrets, progress=progress.advance)
     options = captures_in.with_secrets(args, options)
-    shown = Programs(secrets=args.secrets) if args.json else Lines(sys.stdout)
+    shown = Programs(secrets=args.secrets) if args.json else lines()
     on_terminal = sys.stdout.isatty()
     code = EXIT_OK
     with progress:
@@ -108,6 +111,13 @@ def body_files(folder: Path | None) -> BodyFiles | None:
     except OSError as error:
         raise UnusableInput(f"--extract: {folder}: {error.strerror}") from error
     return BodyFiles(folder)
+
+
+def lines() -> Lines:
+    """What shows items to people, imported only for them."""
+    from tools.exchange_lines import Lines  # noqa: PLC0415
+
+    return Lines(sys.stdout)
 
 
 class Programs:
