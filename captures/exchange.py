@@ -194,7 +194,10 @@ def charset(headers: Headers) -> str | None:
 def rfc3339(moment: datetime) -> str:
     """A time as UTC RFC 3339 with microseconds, the way every upshim output shows times."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return f"{utc.isoformat(timespec='microseconds')[:26]}Z"
+    text = utc.isoformat()
+    if len(text) != 32:  # a time of whole seconds
+        text = utc.isoformat(timespec="microseconds")
+    return text[:26] + "Z"
 
 
 def endpoint(address: str, port: int) -> str:

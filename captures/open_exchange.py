@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 from captures.bodies import BodyFiles
 from captures.body_reader import BodyReader, Keeping
@@ -22,10 +21,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-@lru_cache(maxsize=64)  # a message in one packet begins and ends at the same time
 def moment(nanoseconds: int) -> datetime:
     """A capture's time as UTC; times no calendar has are moved to the last or first day of it."""
-    return _EPOCH + timedelta(microseconds=max(min(nanoseconds // 1000, _LAST), 0))
+    return _EPOCH + timedelta(0, 0, max(min(nanoseconds // 1000, _LAST), 0))
 
 
 class OpenExchange:

@@ -86,9 +86,9 @@ def read_exchanges(
     """Everything a capture holds, with facts. Raises `CaptureError` where it is no capture, or not to be read."""
     for item in reader_of(path).read(path, options or ReadOptions()):
         if facts_of is not None and isinstance(item, Exchange) and item.facts in _BARE:
-            yield item.with_facts((*item.facts, *facts_of(item)))
-        else:
-            yield item
+            # Its reader has let go of it, and nobody else has it yet: a copy would take longer than its facts.
+            object.__setattr__(item, "facts", (*item.facts, *facts_of(item)))
+        yield item
 
 
 def reader_of(path: Place) -> Reader:

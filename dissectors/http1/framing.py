@@ -13,6 +13,7 @@ MAX_LENGTH = (1 << 63) - 1
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 _KNOWN_TRANSFER = frozenset(("chunked", "gzip", "x-gzip", "deflate", "compress", "x-compress"))
 NO_BODY_METHODS = frozenset(("HEAD",))
+_METHODS_THAT_MATTER = NO_BODY_METHODS | {"CONNECT"}  # to the length of an answer
 
 
 class Kind(enum.Enum):
@@ -41,6 +42,22 @@ TO_THE_END = Framing(Kind.CLOSE)
 
 def request_framing(head: RequestHead) -> Framing:
     """The framing of a request body."""
+    framing = head.framings.get(None)
+    if framing is None:
+        framing = head.framings[None] = _request_framing(head)
+    return framing
+
+
+def response_framing(head: ResponseHead, method: str | None) -> Framing:
+    """The framing of the body of an answer to `method`, None where the request was not seen."""
+    that_matters = method if method in _METHODS_THAT_MATTER else None
+    framing = head.framings.get(that_matters)
+    if framing is None:
+        framing = head.framings[that_matters] = _response_framing(head, that_matters)
+    return framing
+
+
+def _request_framing(head: RequestHead) -> Framing:
     if head.faults:
         return Framing(Kind.UNKNOWN)
     if head.told_transfers:
@@ -48,8 +65,7 @@ def request_framing(head: RequestHead) -> Framing:
     return _length(head.told_lengths, NO_BODY)
 
 
-def response_framing(head: ResponseHead, method: str | None) -> Framing:
-    """The framing of the body of an answer to `method`, None where the request was not seen."""
+def _response_framing(head: ResponseHead, method: str | None) -> Framing:
     if method == "CONNECT" and 200 <= head.status < 300:
         return Framing(Kind.TUNNEL)
     if head.status == 101:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 from dissectors.coding import parse_codings
 from dissectors.errors import DissectError, LimitExceeded
+
+if TYPE_CHECKING:
+    from dissectors.http1.framing import Framing
 
 MAX_HEAD = 256 << 10  # bytes; servers refuse heads over 8 to 64 KiB, NTLM and Kerberos tokens need some
 MAX_LINES = 1000
@@ -39,6 +43,11 @@ class _Head:
     """What both kinds of head have. Heads that come again are kept, and what was worked out with them."""
 
     headers: Headers
+
+    @cached_property
+    def framings(self) -> dict[str | None, Framing]:
+        """What `framing` has worked out already, by the method asked with as far as that matters."""
+        return {}
 
     @cached_property
     def told_lengths(self) -> tuple[str, ...]:

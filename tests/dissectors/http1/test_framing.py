@@ -116,3 +116,17 @@ def test_a_hidden_transfer_encoding_never_goes_by_the_length_alone(gadget: str) 
         assert any("suspicious" in note for note in framing.notes)
     else:
         assert framing.kind is Kind.UNKNOWN
+
+
+def test_a_head_that_is_kept_answers_each_method_in_its_way() -> None:
+    block = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"
+    kept = parse_response_head(block)
+    assert parse_response_head(bytes(bytearray(block))) is kept
+    for _ in range(2):
+        assert response_framing(kept, "GET")[:2] == (Kind.LENGTH, 7)
+        assert response_framing(kept, "HEAD")[:2] == (Kind.LENGTH, 0)
+        assert response_framing(kept, "CONNECT").kind is Kind.TUNNEL
+        assert response_framing(kept, None)[:2] == (Kind.LENGTH, 7)
+    for number in range(100):
+        response_framing(kept, f"METHOD{number}")
+    assert len(kept.framings) <= 3
