@@ -1,13 +1,15 @@
 """A fleet over real sockets, before real proxies, in rounds: in each round every phone makes a visit.
 
-A visit is what a phone does from one poll to the next: it asks, downloads, restarts, asks again. Many are under way at
-a time; between rounds none is, so that whatever happens there divides the server's audit log cleanly in two.
+A visit is what a phone does from one poll to the next: it asks, downloads, restarts, asks again; one that has nothing
+new after a restart asks again in the next round. Many are under way at a time; between rounds none is, so that whatever
+happens there divides the server's audit log cleanly in two.
 """
 
 from __future__ import annotations
 
 import http.client
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,10 +27,11 @@ from tools.ucphone.phone import Steps
 from tools.ucphone.transport import HttpTransport, request_of
 
 AT_ONCE = 24  # phones
-RESTARTS = 4  # of one visit: old firmware would restart for ever
 PACE = Pace()
 LINE = 0.15  # seconds an image takes besides: a line that is none would never have two downloads at a time
 TIMEOUT = 30.0
+BEGINNING = 1 << 16  # bytes of an image that come before a connection breaks
+IMAGE = 6 << 20  # bytes: large enough not to be on its way as a whole
 
 
 class Visitor:
@@ -46,7 +49,7 @@ class Visitor:
 
     def visit(self) -> None:
         """From one poll to the next."""
-        restarts = 0
+        ran = self.phone.version
         while self._life is not None:
             try:
                 action = next(self._life) if self._reply is None else self._life.send(self._reply)
@@ -56,9 +59,9 @@ class Visitor:
             self._reply = NOTHING
             match action:
                 case Pause(seconds):
-                    restarts += 1
-                    if seconds >= PACE.poll or restarts == RESTARTS:
+                    if seconds >= PACE.poll or (seconds == PACE.reboot and ran == self.phone.version):
                         break
+                    ran = self.phone.version
                 case Disconnect():
                     self._transport.close()
                 case Post():
@@ -98,20 +101,22 @@ class Visitor:
         return reply
 
     def _break_off(self, action: Get) -> Reply:
-        """Half of the file, then the connection is gone."""
-        url = urlsplit(action.url)
-        origin = http.client.HTTPConnection(
-            url.hostname or "", url.port, timeout=TIMEOUT, source_address=(self.phone.member.address, 0)
-        )
+        """The beginning of the file, then the connection is gone."""
+        url, download = urlsplit(action.url), action.download
+        origin = http.client.HTTPConnection(url.hostname or "", url.port, timeout=TIMEOUT)
+        # With little room on the way, the proxy is not rid of the whole file before it can know.
+        origin.sock = socket.socket()
+        origin.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         with closing(origin), suppress(OSError, http.client.HTTPException):
+            origin.sock.settimeout(TIMEOUT)
+            origin.sock.bind((self.phone.member.address, 0))
+            origin.sock.connect((url.hostname or "", url.port or 80))
             origin.request(*request_of(action, url))
             answer = origin.getresponse()
             total = int(answer.headers["Content-Length"])
-            half = answer.read(total // 2)
-            received = action.download.received
-            offset = received if answer.status == 206 else None
-            if action.download.begin(offset, total + (offset or 0), answer.headers.get("ETag")):
-                action.download.write(half)
+            offset = download.received if answer.status == 206 else None
+            if download.begin(offset, total + (offset or 0), answer.headers.get("ETag")):
+                download.write(answer.read(BEGINNING))
         return Reply(wininet=12030)
 
 
@@ -121,6 +126,7 @@ class RealFleet:
     def __init__(self, urls: Sequence[str], members: Iterable[Member], seed: int) -> None:
         """`urls` may change while it lives: a proxy that starts again has another port."""
         self.fetched: list[Fetched] = []
+        self.disturbed: set[str] = set()  # phones on a visit while `during` was called, by MAC address
         self.visitors = [
             Visitor(
                 FleetPhone(urls[0], member, PACE, lambda: datetime.now(UTC), lambda _event: None),
@@ -142,17 +148,22 @@ class RealFleet:
         visitors = list(self.visitors)
         self._drawn.shuffle(visitors)
         over = threading.Semaphore(0)
+        under_way: set[str] = set()
 
         def visit(visitor: Visitor) -> None:
+            under_way.add(visitor.phone.member.identity.mac)
             try:
                 visitor.visit()
             finally:
+                under_way.discard(visitor.phone.member.identity.mac)
                 over.release()
 
         with ThreadPoolExecutor(AT_ONCE, "fleet") as pool:
             futures = [pool.submit(visit, visitor) for visitor in visitors]
             for _ in range(after):
                 over.acquire()
+            if after:
+                self.disturbed |= set(under_way)
             during()
         for future in futures:
             future.result()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,13 +83,13 @@ def rules_text(plan: Plan, percentage: int) -> str:
 
 @contextmanager
 def update_server(
-    folder: Path, on_event: Callable[[ServerEvent], None], clock: Callable[[], datetime]
+    folder: Path, on_event: Callable[[ServerEvent], None], clock: Callable[[], datetime], image: int = IMAGE
 ) -> Iterator[UpdateServer]:
     """The server of the field story: nothing for the stuck, the interim for those that run nothing."""
     updates = folder / "updates"
     for key in FAMILIES.values():
         for version in (INTERIM, LAST):
-            make_synthetic(updates, version, IMAGE, key)
+            make_synthetic(updates, version, image, key)
     stuck = tuple(FieldStory(version, None) for version in (STUCK, OLDER))
     empty = tuple(FieldStory.of("0.0.0.0", str(INTERIM), key.model) for key in FAMILIES.values())
     book = RuleBook(tuple(Rule(key, approved_version=LAST) for key in FAMILIES.values()))
@@ -118,6 +118,7 @@ class Told:
     fetched: Sequence[Fetched]
     killed: tuple[datetime, datetime]  # while the kill switch was on
     everybody: datetime  # when the rollout was widened
+    disturbed: Set[str] = frozenset()  # phones whose download a proxy may have taken into its grave
 
 
 async def tell(plan: Plan, folder: Path, record: str | None = None) -> Told:

@@ -124,7 +124,7 @@ class Verdict:
             one.member.identity.mac for one in self.interim if one.complete and one.target.endswith(".nbt")
         )
         for mac, count in images.items():
-            if count > 1:
+            if count > 1 + (mac in self.told.disturbed):
                 yield f"{mac or 'a nameless phone'} was given the whole image {count} times"
 
     def ends(self) -> Iterator[str]:
