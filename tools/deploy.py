@@ -4,7 +4,8 @@ Examples:
   upshim deploy haproxy --upstream http://10.0.0.5 --shim 127.0.0.1:8081 --shim 127.0.0.1:8082 --listen '*:80'
   upshim deploy systemd --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.service
   upshim deploy socket --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.socket
-  upshim deploy nftables --upstream http://10.0.0.5 --shim 127.0.0.1:8080
+  upshim deploy nftables --upstream http://10.0.0.5 --upstream https://10.0.0.5 --upstream 'http://[fd00::5]'
+  upshim deploy lighttpd --upstream http://10.0.0.5 --shim 127.0.0.1:8080 --listen '*:443' --certs /etc/upshim.pem
 
   upshim deploy alerts > /etc/prometheus/upshim.yml
   upshim deploy grafana > upshim-dashboard.json
@@ -18,6 +19,7 @@ import argparse
 import ipaddress
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -29,6 +31,7 @@ from tools.errors import EXIT_OK, UnusableInput
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = {
     "haproxy": "haproxy.cfg",
+    "lighttpd": "lighttpd.conf",
     "nginx": "nginx.conf",
     "nftables": "nftables.nft",
     "socket": "upshim.socket",
@@ -37,6 +40,7 @@ KINDS = {
 WATCHING = ("alerts", "grafana")  # they depend on nothing
 HEALTH = "/__upshim/health"
 _HOST = re.compile(r"[\w.:%*-]+")
+_FILE = re.compile(r"[\w./~+@,-]+")
 _PATH = re.compile(r"/[\w./~-]*")
 
 
@@ -60,10 +64,24 @@ class Address:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("kind", choices=(*KINDS, *WATCHING), help="what to configure")
-    parser.add_argument("--upstream", metavar="URL", help="the update server, e.g. http://10.0.0.5")
+    parser.add_argument(
+        "--upstream",
+        metavar="URL",
+        action="append",
+        help="the update server, e.g. http://10.0.0.5; nftables: each of its addresses and ports",
+    )
     parser.add_argument("--shim", metavar="HOST:PORT", action="append", help="a shim (default 127.0.0.1:8080)")
     parser.add_argument("--listen", metavar="HOST:PORT", action="append", help="where phones connect (default *:80)")
     parser.add_argument("--health", metavar="PATH", default=HEALTH, help=f"the shims' health check (default {HEALTH})")
+    parser.add_argument(
+        "--certs",
+        metavar="FILE",
+        type=Path,
+        help="key and certificates phones are shown (PEM): systemd, lighttpd, haproxy (not on port 80)",
+    )
+    parser.add_argument(
+        "--mode", choices=("reverse", "transparent"), default="reverse", help="systemd: how phones reach upshim"
+    )
     parser.add_argument("--program", metavar="FILE", type=Path, help="systemd: the upshim to start (default: this one)")
 
 
@@ -74,11 +92,15 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     if args.upstream is None:
         raise UnusableInput(f"{args.kind} needs --upstream")
+    if len(args.upstream) > 1 and args.kind != "nftables" and args.mode != "transparent":
+        raise UnusableInput(f"{args.kind} takes one --upstream")
     if not _PATH.fullmatch(args.health):
         raise UnusableInput(f"--health: expected a path such as {HEALTH}, found {args.health!r}")
     shims = [address("--shim", text) for text in args.shim or ["127.0.0.1:8080"]]
     listen = [address("--listen", text) for text in args.listen or ["*:80"]]
-    print(render(args.kind, args.upstream, shims, listen, args.health, args.program), end="")
+    more = args.upstream[1:]
+    text = render(args.kind, args.upstream[0], shims, listen, args.health, args.program, args.certs, args.mode, more)
+    print(text, end="")
     return EXIT_OK
 
 
@@ -89,8 +111,11 @@ def render(
     listen: list[Address],
     health: str = HEALTH,
     program: Path | None = None,
+    certs: Path | None = None,
+    mode: str = "reverse",
+    more: Sequence[str] = (),
 ) -> str:
-    """The text of a configuration. Raises `UnusableInput`."""
+    """The text of a configuration; `more` are other addresses of the same server. Raises `UnusableInput`."""
     secure, server = server_of(upstream)
     places = {
         "url": f"{'https' if secure else 'http'}://{server}",
@@ -103,23 +128,78 @@ def render(
     if kind == "haproxy":
         verified = f" ssl verify required ca-file @system-ca sni str({server.host})" if secure else ""
         places["server"] = f"{server}{verified}"
-        places["binds"] = "\n".join(f"    bind {one}" for one in listen)
+        places["tls_note"] = "" if certs is None else (TEMPLATES / "haproxy-tls.txt").read_text("utf-8")
+        places["binds"] = "\n".join(f"    bind {one}{ending_tls(certs, one)}" for one in listen)
         places["shims"] = "\n".join(f"    server shim{number} {one} check" for number, one in enumerate(shims, 1))
     elif kind == "nginx":
         places["listens"] = "\n".join(f"        listen {one};" for one in listen)
         places["shims"] = "\n".join(f"        server {one} max_fails=1 fail_timeout=5s;" for one in shims)
     elif kind == "nftables":
-        try:
-            version = ipaddress.ip_address(server.host).version
-        except ValueError:
-            raise UnusableInput(f"--upstream: nftables needs an IP address, found {server.host!r}") from None
-        places["family"] = "ip" if version == 4 else "ip6"
+        places["redirects"] = "\n".join(redirect(one, shims[0].port) for one in (upstream, *more))
+        places["upstreams"] = " ".join(f"--upstream {one}" for one in (upstream, *more))
+    elif kind == "lighttpd":
+        if certs is None:
+            raise UnusableInput("lighttpd needs --certs: its key, certificate and CA (PEM)")
+        places |= terminator(certs, shims[0], listen)
     elif kind == "socket":
         places["streams"] = "\n".join(f"ListenStream={one}" for one in every_address(listen))
     else:
         places["program"] = str(program or Path(sys.executable).with_name("upshim"))
-        places["listens"] = " ".join(f"--listen {one}" for one in every_address(listen))
+        places["upstreams"] = " ".join(f"--upstream {one}" for one in (places["url"], *more))
+        places["options"] = " ".join(f"--listen {one}" for one in every_address(listen))
+        if mode == "transparent":
+            places["options"] += " --mode transparent"
+        if certs is not None:
+            places["options"] += " --certs %d/phones.pem --tls-oldest 1.0"
+        places["extras"] = "".join(f"{line}\n" for line in unit_lines(certs, mode))
     return Text((TEMPLATES / KINDS[kind]).read_text("utf-8")).substitute(places)
+
+
+def redirect(upstream: str, port: int) -> str:
+    """A rule of nftables. Raises `UnusableInput`."""
+    _, server = server_of(upstream)
+    try:
+        version = ipaddress.ip_address(server.host).version
+    except ValueError:
+        raise UnusableInput(f"--upstream: nftables needs an IP address, found {server.host!r}") from None
+    return f"        {'ip' if version == 4 else 'ip6'} daddr {server.host} tcp dport {server.port} redirect to :{port}"
+
+
+def unit_lines(certs: Path | None, mode: str) -> Iterator[str]:
+    """What a unit has more than others."""
+    if certs is not None:
+        yield "# The key stays root's. A new file is read at the next start."
+        yield f"LoadCredential=phones.pem:{plain_path(certs)}"
+    if mode == "transparent":
+        yield "# `upshim deploy nftables > /etc/upshim.nft`; + is for root's rights."
+        yield "ExecStartPost=+/usr/sbin/nft -f /etc/upshim.nft"
+        yield "ExecStopPost=-+/usr/sbin/nft delete table inet upshim"
+
+
+def ending_tls(certs: Path | None, listen: Address) -> str:
+    """How HAProxy ends TLS on a port, with phones of TLS 1.0 too; port 80 is for HTTP. Raises `UnusableInput`."""
+    if certs is None or listen.port == 80:
+        return ""
+    return f" ssl crt {plain_path(certs)} ssl-min-ver TLSv1.0 ciphers DEFAULT:@SECLEVEL=0"
+
+
+def plain_path(file: Path) -> str:
+    """A path that every configuration can hold. Raises `UnusableInput`."""
+    if not _FILE.fullmatch(str(file)):
+        raise UnusableInput(f"--certs: expected a path without quotes and white space, found {str(file)!r}")
+    return str(file.absolute())
+
+
+def terminator(certs: Path, shim: Address, listen: list[Address]) -> dict[str, str]:
+    """The places of what ends TLS in front of a shim."""
+    first, *others = every_address(listen)
+    return {
+        "certs": plain_path(certs),
+        "shim_host": shim.host,
+        "bind": f"[{first.host}]" if ":" in first.host else first.host,
+        "bind_port": str(first.port),
+        "sockets": "\n".join(f'$SERVER["socket"] == "{one}" {{ ssl.engine = "enable" }}' for one in others),
+    }
 
 
 def every_address(listen: list[Address]) -> list[Address]:

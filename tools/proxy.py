@@ -33,7 +33,13 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--upstream", metavar="URL", help="the update server, e.g. http://10.0.0.5")
+    parser.add_argument(
+        "--upstream",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="the update server, e.g. http://10.0.0.5; --mode transparent: each of its addresses and ports",
+    )
     parser.add_argument(
         "--listen", metavar="HOST:PORT", action="append", help=f"where phones connect (default {DEFAULT_LISTEN})"
     )
@@ -138,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         server_ca=readable("--server-ca", args.server_ca),
         server_insecure=args.server_insecure,
         server_tls_oldest=args.server_tls_oldest,
-        via=None if args.via is None else proxy_beyond(args.via, args.mode, args.upstream),
+        via=None if args.via is None else proxy_beyond(args.via, args.mode, upstreams),
         trust_forwarded=args.trust_forwarded,
     )
 
@@ -179,11 +185,11 @@ def readable(option: str, file: Path | None) -> Path | None:
     return file
 
 
-def proxy_beyond(text: str, mode: str, upstream: str | None) -> tuple[Literal["http", "https"], str, int]:
+def proxy_beyond(text: str, mode: str, upstreams: list[str]) -> tuple[Literal["http", "https"], str, int]:
     """The proxy through which the server is reached. Raises `UnusableInput`."""
     from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415
 
-    if mode == "regular" or upstream is None:
+    if mode == "regular" or not upstreams:
         raise UnusableInput("--via needs --upstream, and --mode reverse or transparent")
     scheme = text.partition("://")[0]
     if scheme not in {"http", "https"}:
@@ -195,24 +201,25 @@ def proxy_beyond(text: str, mode: str, upstream: str | None) -> tuple[Literal["h
     return ("https" if scheme == "https" else "http"), host, port
 
 
-def listeners(mode: str, upstream: str | None, listen: list[str]) -> tuple[list[str], list[str]]:
+def listeners(mode: str, upstreams: list[str], listen: list[str]) -> tuple[list[str], list[str]]:
     """The servers that may be connected to, and mitmproxy's mode specifications. Raises `UnusableInput`."""
+    if mode != "transparent" and len(upstreams) != 1:
+        raise UnusableInput(f"--mode {mode} {'takes one' if upstreams else 'needs'} --upstream")
+    name = f"reverse:{upstreams[0].rstrip('/')}" if mode == "reverse" else mode
+    return [place_of_server(one) for one in upstreams], [f"{name}@{address(text)}" for text in listen]
+
+
+def place_of_server(upstream: str) -> str:
+    """Its host and port. Raises `UnusableInput`."""
     from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415
 
-    if upstream is None:
-        if mode != "transparent":
-            raise UnusableInput(f"--mode {mode} needs --upstream")
-        upstreams = []
-    else:
-        if not upstream.startswith(("http://", "https://")):
-            raise UnusableInput(f"--upstream: expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
-        try:
-            host, port = parse_upstream(upstream)
-        except ValueError as error:
-            raise UnusableInput(f"--upstream: {error}") from error
-        upstreams = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
-    name = f"reverse:{upstream.rstrip('/')}" if mode == "reverse" and upstream else mode
-    return upstreams, [f"{name}@{address(text)}" for text in listen]
+    if not upstream.startswith(("http://", "https://")):
+        raise UnusableInput(f"--upstream: expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
+    try:
+        host, port = parse_upstream(upstream)
+    except ValueError as error:
+        raise UnusableInput(f"--upstream: {error}") from error
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def address(text: str) -> str:

@@ -22,6 +22,10 @@ UPSTREAM = "http://127.0.0.1:9"
     [
         ([], "--mode reverse needs --upstream"),
         (["--mode", "regular"], "--mode regular needs --upstream"),
+        (["--upstream", UPSTREAM, "--upstream", UPSTREAM], "--mode reverse takes one --upstream"),
+        (["--mode", "transparent", "--upstream", "http://nowhere.invalid"], "nowhere.invalid: "),
+        (["--mode", "transparent", "--via", UPSTREAM], "--via needs --upstream"),
+        (["--upstream", UPSTREAM, "--via", "socks://x"], "--via: expected http://HOST"),
         (["--upstream", "ftp://x"], "expected http://HOST"),
         (["--upstream", "http://"], "expected an upstream such as"),
         (["--upstream", "http://a:b@x"], "expected an upstream such as"),
@@ -71,12 +75,12 @@ def test_it_ends_when_told_to(tmp_path: Path) -> None:
 
 
 def test_modes() -> None:
-    assert listeners("reverse", "http://10.0.0.5/", ["0.0.0.0:80"]) == (
+    assert listeners("reverse", ["http://10.0.0.5/"], ["0.0.0.0:80"]) == (
         ["10.0.0.5:80"],
         ["reverse:http://10.0.0.5@0.0.0.0:80"],
     )
-    assert listeners("regular", "https://[fd00::5]", ["[::1]:8080"]) == (["[fd00::5]:443"], ["regular@::1:8080"])
-    assert listeners("transparent", None, ["0.0.0.0:8080"]) == ([], ["transparent@0.0.0.0:8080"])
+    assert listeners("regular", ["https://[fd00::5]"], ["[::1]:8080"]) == (["[fd00::5]:443"], ["regular@::1:8080"])
+    assert listeners("transparent", [], ["0.0.0.0:8080"]) == ([], ["transparent@0.0.0.0:8080"])
     with pytest.raises(UnusableInput):
         address("1.2.3.4:-1")
 
