@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.tls import ClientHello
 from OpenSSL import SSL
 
 METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ")
 MAX_VERDICTS = 256
+MAX_RECORD = 1 << 14  # RFC 5246, 6.2.1
 
 # Names of what Windows CE and its time offered and OpenSSL has given up (IANA's registry of cipher suites).
 OLD_SUITES = {
@@ -35,6 +37,12 @@ VERSIONS = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TL
 def is_sslv2(data: bytes) -> bool:
     """Whether this is a hello in the framing of SSL 2 (RFC 5246, E.2), whatever version it asks for."""
     return len(data) >= 5 and data[0] & 0x80 != 0 and data[2] == 1 and data[3:5] in {b"\0\2", b"\3\0", b"\3\1"}
+
+
+def is_tls(data: bytes) -> bool:
+    """Whether this begins as a record with a ClientHello."""
+    begun = starts_like_tls_record(data) and int.from_bytes(data[3:5], "big") <= MAX_RECORD
+    return begun and data[5:6] in {b"", b"\1"}
 
 
 def may_become_more(data: bytes) -> bool:

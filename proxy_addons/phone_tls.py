@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 
 from mitmproxy.addons import next_layer
-from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import TCPLayer
@@ -27,6 +26,7 @@ from proxy_addons.hello import (
     can_do,
     is_address,
     is_sslv2,
+    is_tls,
     looks_like_http,
     may_become_more,
     newest_of,
@@ -149,7 +149,7 @@ class PhoneTls(next_layer.NextLayer):
             self._note("a hello of SSL 2 cannot be served", context, REMEDY)
             if secure:
                 self._pass_on(data)
-        elif starts_like_tls_record(first):
+        elif is_tls(first):
             return self._look_at_hello(data, secure)
         elif isinstance(mode, TransparentMode) and (data.data_server() or not looks_like_http(first)):
             if not data.data_server() and may_become_more(first):

@@ -63,14 +63,15 @@ class Proxy:
         return int(match[1]) * 1024
 
 
-def command(kind: str, upstream: str, state: Path, **options: object) -> list[str]:
+def command(kind: str, upstream: str, state: Path, /, **options: object) -> list[str]:
     """The command line of a proxy; options are those of the addon, without `upshim_`."""
     if kind == "upshim":
         words = [sys.executable, "-m", "tools", "proxy", "--upstream", upstream, "--listen", "127.0.0.1:0"]
         words += ["--state", str(state)]
         for name, value in options.items():
             flag = f"--{name.replace('_', '-')}"
-            words += [flag] if value is True else [flag, str(value)]
+            for one in value if isinstance(value, list) else [value]:
+                words += [flag] if one is True else [flag, str(one)]
         return words
     script = str(ROOT / "proxy_addons" / "upshim.py")
     words = [str(Path(sys.executable).with_name("mitmdump")), "-s", script, "--mode", f"reverse:{upstream}@127.0.0.1:0"]
@@ -83,7 +84,7 @@ def command(kind: str, upstream: str, state: Path, **options: object) -> list[st
 
 
 @contextlib.contextmanager
-def running(kind: str, upstream: str, state: Path, **options: object) -> Iterator[Proxy]:
+def running(kind: str, upstream: str, state: Path, /, **options: object) -> Iterator[Proxy]:
     """A proxy that is listening; it is gone after the block."""
     with started(command(kind, upstream, state, **options)) as proxy:
         yield proxy

@@ -58,9 +58,12 @@ def chunked(*chunks: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(reply: Reply, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+def serving(
+    reply: Reply, tls: ssl.SSLContext | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[Server]:
     """Serve until the block ends; over TLS with a context."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listener = socket.create_server(address, family=family)
     server = Server(listener.getsockname()[1], reply)
     open_sockets: set[socket.socket] = set()
 
