@@ -184,6 +184,28 @@ def test_every_verb_takes_both_kinds_of_secrets(capture: Path, certificate: tupl
     assert run(verb, rsa, "--tls-key", str(certificate[0]), "--json") == 0
 
 
+@pytest.mark.parametrize(
+    ("bound", "value", "problem", "shown"),
+    [
+        ("MAX_STREAMS", 1, "only the first 1 of 2 TLS connections were decrypted", ["/a/one", "/a/two"]),
+        ("MAX_BYTES", 9000, "more than 9000 bytes from tshark: the rest was not decrypted", ["/b/one"]),
+    ],
+)
+def test_what_is_beyond_the_bounds_is_said(
+    tmp_path: Path, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch,
+    bound: str, value: int, problem: str, shown: list[str],
+) -> None:  # fmt: skip
+    require_tool("tshark")
+    keylog = tmp_path / "keys"
+    first = tls_talk(session("/a"), certificate, keylog)
+    packets = [*first, *tls_talk(session("/b"), certificate, keylog, talk=Talk(sport=5001, time=first[-1].time + 1))]
+    monkeypatch.setattr(tls_decryption, bound, value)
+    *items, summary = read_exchanges(written(tmp_path, pcap(packets)), ReadOptions(keylog=keylog))
+    assert isinstance(summary, CaptureSummary)
+    assert (summary.problems, summary.partial) == ((problem,), True)
+    assert [item.request.target for item in items if isinstance(item, Exchange)] == shown
+
+
 def test_secrets_of_something_else(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     require_tool("tshark")
     wrong = capture.parent / "wrong"
