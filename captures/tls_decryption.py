@@ -26,7 +26,8 @@ from typing import IO, NamedTuple, TypeVar
 from captures.packet_files import Packet
 from captures.tcp import FIN, NOBODY, SYN, Connection, Endpoints, Sink, TcpSegment, TcpTable
 
-MAX_STREAMS = 200
+MAX_STREAMS = 2000
+STREAMS_PER_RUN = 200  # every packet is held against each of them
 MAX_BYTES = 128 << 20  # of tshark's output
 MAX_LINE = 4096
 MAX_PORTS = 100  # that are named to tshark as TLS
@@ -80,6 +81,7 @@ class Decryption:
         self.connections: set[str] = set()  # the numbers under which they went into the table
         self.problems: list[str] = []
         self._waiting: list[tuple[int, Callable[[TcpTable], None]]] = []  # in order of time
+        self._left = MAX_BYTES
         self._deadline = time.monotonic() + TIMEOUT
         options: list[str] = []
         self._memory = _in_memory(late)
@@ -134,12 +136,17 @@ class Decryption:
         if len(ends) > MAX_STREAMS:
             self.problems.append(f"only the first {MAX_STREAMS} of {len(ends)} TLS connections were decrypted")
         found: list[tuple[int, Callable[[TcpTable], None]]] = []
-        if wanted:
+        # Each run takes the whole capture; one that fails is the last.
+        for start in range(0, len(wanted), STREAMS_PER_RUN):
+            batch = wanted[start : start + STREAMS_PER_RUN]
+            failures = len(self.problems)
             # tshark prints its statistics in the opposite order, and fewer of them where it fails.
-            streams = self._guarded(zip(wanted[::-1], self._follow(wanted), strict=False), {})
+            streams = self._guarded(zip(batch[::-1], self._follow(batch), strict=False), {})
             for number, stream in streams.items():
                 if stream.pieces:
                     found += self._segments(number, ends[number], stream)
+            if len(self.problems) > failures:
+                break
         self._waiting = sorted(found, key=lambda one: one[0])
 
     def _guarded(self, found: Iterable[tuple[int, T]], into: dict[int, T]) -> dict[int, T]:
@@ -259,7 +266,11 @@ class Decryption:
             timer.start()
             try:
                 assert process.stdout is not None  # noqa: S101 - it is a pipe
-                yield from _lines(process.stdout)
+                while line := process.stdout.readline(MAX_LINE):
+                    self._left -= len(line)
+                    if self._left < 0:
+                        raise DecryptionError(f"more than {MAX_BYTES} bytes from {PROGRAM}: the rest was not decrypted")
+                    yield line.decode("utf-8", "replace")
                 code = process.wait()
             finally:
                 timer.cancel()
@@ -279,15 +290,6 @@ def _in_memory(secrets: Iterable[bytes]) -> IO[bytes] | None:
     file.write(content)
     file.flush()
     return file
-
-
-def _lines(output: IO[bytes]) -> Iterator[str]:
-    size = 0
-    while line := output.readline(MAX_LINE):
-        size += len(line)
-        if size > MAX_BYTES:
-            raise DecryptionError(f"more than {MAX_BYTES} bytes from {PROGRAM}: the rest was not decrypted")
-        yield line.decode("utf-8", "replace")
 
 
 def _last_line(complaints: IO[bytes]) -> str:

@@ -116,7 +116,7 @@ def told(path: Path, options: ReadOptions | None = None) -> list[tuple[str, byte
     ]
 
 
-def test_versions_and_suites(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+def test_versions_and_suites(tmp_path: Path, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     keylog = tmp_path / "keys"
     packets: list[Packet] = []
     said: list[tuple[str, bytes, bytes]] = []
@@ -130,6 +130,9 @@ def test_versions_and_suites(tmp_path: Path, certificate: tuple[Path, Path]) -> 
         by_rsa += whole if suite.startswith("AES") else []
     path = written(tmp_path, pcap(packets))
     assert told(path, ReadOptions(keylog=keylog)) == said
+    with monkeypatch.context() as several:
+        several.setattr(tls_decryption, "STREAMS_PER_RUN", 4)
+        assert told(path, ReadOptions(keylog=keylog)) == said
     assert told(path, ReadOptions(tls_key=certificate[0])) == by_rsa
     secrets = struct.pack("<II", 0x544C534B, keylog.stat().st_size) + keylog.read_bytes()
     nanoseconds = interface(options=option(9, b"\x09"))
