@@ -52,7 +52,9 @@ class Journal:
     def write(self, told: Sequence[tuple[Told, int]]) -> None:
         """Journal what there is to tell of committed exchanges. Raises `OSError`, `SQLAlchemyError`."""
         if told:
-            self.file.append([self._entry(*one) for one in told])
+            with self._store.engine.begin() as connection:
+                entries = [self._entry(*one, connection) for one in told]
+            self.file.append(entries)
 
     def write_within(self, connection: sa.Connection, told: Sequence[tuple[Told, int]]) -> None:
         """The same as part of the transaction that commits them, in a database. Raises `SQLAlchemyError`."""

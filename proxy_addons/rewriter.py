@@ -5,8 +5,10 @@ Nothing is changed unless every step succeeds; what stood in the way is in `prob
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from captures.exchange import Fact, Headers, charset
 from dissectors import DissectError
@@ -17,8 +19,48 @@ from dissectors.xml_body import Field
 from proxy_addons.policy import Decision, Phone, Situation, decide, package_url
 from proxy_addons.rules import HeaderEdits, Rules
 
+SMALL = 8 << 10  # bytes of a body that is remembered
+REMEMBERED = 128  # of each kind
+
 LEAVE = Decision("leave", "not an update check")
 FILE_PARTS = ("file", "signature_file", "timestamp")  # of an offer: nothing but the rule or the answer can tell them
+
+
+D = TypeVar("D")
+Decode = Callable[[bytes, Vocabulary, "str | None"], D]
+
+
+def remembering(decode: Decode[D]) -> Decode[D]:
+    """A decoder that remembers small bodies: a check is decided about twice, and most answers say the same."""
+
+    @functools.lru_cache(REMEMBERED)
+    def remembered(body: bytes, vocabulary: _Same, charset: str | None) -> D:
+        return decode(body, vocabulary.it, charset)
+
+    def decoded(body: bytes, vocabulary: Vocabulary, charset: str | None) -> D:
+        if len(body) > SMALL:
+            return decode(body, vocabulary, charset)
+        return remembered(body, _Same(vocabulary), charset)
+
+    return decoded
+
+
+class _Same:
+    """A vocabulary that equals itself only, so that a look-up need not compare all of its names."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: Vocabulary) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.it is self.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+
+_decode_check, _decode_answer = remembering(UpdateCheck.decode), remembering(UpdateAnswer.decode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +122,7 @@ class Rewriter:
             return Checked(Edited.untouched(raw, problem))
         untouched = Edited(raw, raw, decoded, decoded)
         try:
-            check = UpdateCheck.decode(decoded, self.vocabulary, charset(headers))
+            check = _decode_check(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
             return Checked(replace(untouched, problems=(f"request not decoded as an update check: {error}",)))
         phone = replace(phone_of(check), address=address)
@@ -108,7 +150,7 @@ class Rewriter:
             return Edited.untouched(raw, problem)
         untouched = Edited(raw, raw, decoded, decoded)
         try:
-            answer = UpdateAnswer.decode(decoded, self.vocabulary, charset(headers))
+            answer = _decode_answer(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
             return replace(untouched, problems=(f"answer not decoded: {error}",))
         untouched = replace(untouched, facts=(answer.to_json(),))

@@ -5,9 +5,10 @@ import gzip
 import pytest
 
 from captures.exchange import Headers, charset
+from dissectors import DissectError
 from dissectors.update_check import UpdateAnswer, UpdateCheck
 from dissectors.vocabulary import Vocabulary
-from proxy_addons.rewriter import Checked, Rewriter, edit_headers
+from proxy_addons.rewriter import SMALL, Checked, Rewriter, edit_headers, remembering
 from proxy_addons.rules import HeaderEdits, Rules
 from tests.bodies import INTERIM, OFFER_NEXT, REPORT_ZERO, RULES, answer_body, check_body
 
@@ -151,3 +152,24 @@ def test_header_edits_leave_the_others_in_place() -> None:
     edits = HeaderEdits((("X-Twice", "3"), ("X-New", "n")), ("x-old",))
     assert edit_headers(headers, edits) == (("HOST", "a"), ("x-twice", "3"), ("Z", "z"), ("X-New", "n"))
     assert edit_headers(headers, HeaderEdits()) == headers
+
+
+def test_a_body_is_decoded_once_for_a_vocabulary_and_large_ones_are_not_kept() -> None:
+    calls: list[tuple[bytes, int]] = []
+
+    def decode(body: bytes, vocabulary: Vocabulary, _charset: str | None) -> int:
+        calls.append((body, id(vocabulary)))
+        if body == b"bad":
+            raise DissectError(0, "XML", "bad")
+        return len(calls)
+
+    remembered = remembering(decode)
+    one, other = VOCABULARY, Vocabulary.default().extended("")
+    assert [remembered(b"x", one, None), remembered(b"x", one, None)] == [1, 1]
+    assert [remembered(b"x", other, None), remembered(b"x", one, "utf-8")] == [2, 3]
+    large = bytes(SMALL + 1)
+    assert [remembered(large, one, None), remembered(large, one, None)] == [4, 5]
+    for _ in range(2):
+        with pytest.raises(DissectError):
+            remembered(b"bad", one, None)
+    assert len(calls) == 7
