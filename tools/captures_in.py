@@ -16,8 +16,8 @@ from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 
 def add_secrets(parser: argparse.ArgumentParser) -> None:
     """Declare the options for TLS secrets."""
-    parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets in SSLKEYLOGFILE form")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the server's RSA key in PEM form")
+    parser.add_argument("--keylog", type=Path, metavar="FILE", help="TLS secrets in SSLKEYLOGFILE form (needs tshark)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the server's RSA key, PEM (needs tshark)")
 
 
 def with_secrets(args: argparse.Namespace, options: ReadOptions) -> ReadOptions:

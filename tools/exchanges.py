@@ -9,6 +9,7 @@ Examples:
 DHCP, DNS and SIP messages stand between the exchanges as facts, in order of time.
 With --json: one object per exchange or fact, then one per object joined from partial answers, then one per capture.
 Credentials are shown as their scheme and length, SIP users as *, unless --secrets is given.
+The exit code is 1 where a capture could not be read in full, and 2 where nothing of one could.
 """
 
 from __future__ import annotations
