@@ -79,6 +79,9 @@ class Guard:
             except Interim:
                 event = events.DataReceived(connection.conn, b"")  # what came behind it is in the buffer
         over, name = len(connection.buf) > self._max_head, connection.conn.id
+        if isinstance(event, events.ConnectionClosed):
+            self._held.discard(name)
+            return
         if isinstance(connection, _http1.Http1Server) and connection.state == connection.wait:
             if over:
                 self._held.add(name)

@@ -27,7 +27,7 @@ from proxy_addons.addon import Upshim
 from proxy_addons.admin import Admin
 from proxy_addons.drain import Drain
 from proxy_addons.lean_master import LeanMaster
-from proxy_addons.limits import Bounds, Limits, Transport, descriptors
+from proxy_addons.limits import Bounds, Limits, Seat, Transport, descriptors
 from proxy_addons.listeners import Address, HandedOver, Offer, address_of, ask, from_manager, normal
 from proxy_addons.notify import keep_alive, notify, watchdog_period
 from proxy_addons.phone_tls import PhoneTls
@@ -218,14 +218,13 @@ async def sweep(server: proxyserver.Proxyserver, limits: Limits) -> None:
     """Look for connections that overstay, again and again."""
     while True:
         await asyncio.sleep(SWEEP_EVERY)
-        transports, relayed = {}, set()
+        seats = {}
         for handler in server.connections.values():
             if (transport := phones_end(handler)) is not None:
-                transports[handler.client.id] = transport
-            if len(handler.transports) > 1:
-                relayed.add(handler.client.id)
+                activity = handler.timeout_watchdog.last_activity
+                seats[handler.client.id] = Seat(transport, activity, len(handler.transports) > 1)
         try:
-            limits.sweep(transports, relayed, time.monotonic())
+            limits.sweep(seats, time.monotonic())
         except Exception as error:  # noqa: BLE001 - the next look may do better
             limits.failures.exception(error)
 

@@ -10,9 +10,9 @@ import logging
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mitmproxy import connection, http
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
@@ -65,6 +65,17 @@ class Transport(Protocol):
         """Take it again."""
 
 
+class Seat(NamedTuple):
+    """An open connection: the phone's socket, when anything last came on either side, and whether it leads on.
+
+    What is not HTTP passes through to where it leads, and it may be silent for as long as it likes.
+    """
+
+    transport: Transport
+    activity: float
+    relayed: bool
+
+
 @dataclass(slots=True)
 class State:
     """A connection: since when it is in its present phase, and what has come in it."""
@@ -76,7 +87,8 @@ class State:
     received: int = 0
     held: bool = False  # not read from
     begun: float | None = None  # when the head began to come
-    unsent: tuple[int, float] = (0, 0.0)  # bytes that wait to be taken, and since when they are that many
+    unsent: tuple[int, float] = (0, 0.0)  # bytes that wait to be taken, and when something last came
+    stuck: float = 0.0  # since when that is so
 
     def enter(self, now: float, flow: http.HTTPFlow | None) -> None:
         """Another phase begins."""
@@ -172,25 +184,19 @@ class Limits:
         """A connection was closed, or was not wanted."""
         self._metrics.refused(why)
 
-    def overdue(
-        self, transports: Mapping[str, Transport], relayed: Container[str], now: float
-    ) -> Iterator[tuple[str, str]]:
-        """The connections to end, by their id, and why.
-
-        `transports` are those that are open, `relayed` those that lead to a server: what is not HTTP passes through
-        there, and it may be silent for as long as it likes.
-        """
+    def overdue(self, seats: Mapping[str, Seat], now: float) -> Iterator[tuple[str, str]]:
+        """The connections to end, by their id, and why."""
         bounds = self.bounds
         for name, state in self._states.items():
-            transport = transports.get(name)
-            if transport is None or (not state.is_http and name in relayed):
+            seat = seats.get(name)
+            if seat is None or (not state.is_http and seat.relayed):
                 continue
-            unsent = transport.get_write_buffer_size()
-            if unsent != state.unsent[0]:
-                state.unsent = unsent, now
+            unsent = seat.transport.get_write_buffer_size()
+            if (unsent, seat.activity) != state.unsent:
+                state.unsent, state.stuck = (unsent, seat.activity), now
             flow = state.flow
             if unsent:
-                if now - state.unsent[1] > bounds.stalled:
+                if now - state.stuck > bounds.stalled:
                     yield name, "slow reader"
             elif flow is not None:
                 late = now - state.since - state.received / SLOWEST > bounds.stalled
@@ -202,26 +208,26 @@ class Limits:
             elif now - state.since > bounds.idle:
                 yield name, "idle"
 
-    def sweep(self, transports: Mapping[str, Transport], relayed: Container[str], now: float) -> None:
+    def sweep(self, seats: Mapping[str, Seat], now: float) -> None:
         """End what is overdue. What a phone never takes is dropped after a while: it would keep a socket for good."""
-        for name, why in list(self.overdue(transports, relayed, now)):
+        for name, why in list(self.overdue(seats, now)):
             self.refused(why)
             if why == "idle":
-                transports[name].close()
+                seats[name].transport.close()
             else:
                 self.failures.note(why, f"{self._states[name].address}: closed")
-                transports[name].abort()
+                seats[name].transport.abort()
         self._unsent |= {
-            name: (now + self.bounds.stalled, transport)
-            for name, transport in transports.items()
-            if transport.get_write_buffer_size()
+            name: (now + self.bounds.stalled, seat.transport)
+            for name, seat in seats.items()
+            if seat.transport.get_write_buffer_size()
         }
         for name, (until, transport) in list(self._unsent.items()):
             if now > until:
                 transport.abort()
             if not transport.get_write_buffer_size():
                 del self._unsent[name]
-        self._lingering = sum(name not in transports for name in self._unsent)
+        self._lingering = sum(name not in seats for name in self._unsent)
 
 
 def descriptors(bounds: Bounds) -> Bounds:

@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-per-client", type=int, metavar="N", help="connections of one address (default half)")
     parser.add_argument(
-        "--idle", type=float, default=150.0, metavar="SECONDS", help="close connections that are silent (default 150)"
+        "--idle", type=float, default=150.0, metavar="SECONDS", help="close connections that stand still (default 150)"
     )
     parser.add_argument(
         "--trust-forwarded",
@@ -170,7 +170,8 @@ def bounds(args: argparse.Namespace) -> Bounds:
 
     above_zero("--max-connections", args.max_connections)
     above_zero("--max-per-client", 1 if args.max_per_client is None else args.max_per_client)
-    return Bounds(args.max_connections, args.max_per_client, idle=above_zero("--idle", args.idle))
+    idle = above_zero("--idle", args.idle)
+    return Bounds(args.max_connections, args.max_per_client, head_within=min(30, idle), idle=idle, stalled=idle)
 
 
 def readable(option: str, file: Path | None) -> Path | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,13 +84,28 @@ def test_a_flood_of_connections_from_one_address(place: Proxy) -> None:
 
 
 def test_slow_and_silent_clients_are_let_go(place: Proxy) -> None:
+    head = f"POST {CHECK_TARGET} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode()
     with ExitStack() as stack:
-        silent = stack.enter_context(connect(place.port))
-        kept = stack.enter_context(connect(place.port))
+        silent, kept, slow_head, slow_body = (stack.enter_context(connect(place.port)) for _ in range(4))
         kept.sendall(check_request().replace(b"Connection: close", b"X: y"))
         read_until(kept, b"</Answer>")
+        slow_body.sendall(head)
+        dribbling = {slow_head: iter(head), slow_body: iter(b"x" * 900)}
+
+        def dribble() -> bool:
+            for phone, rest in list(dribbling.items()):
+                try:
+                    phone.sendall(bytes([next(rest)]))
+                except ConnectionError:
+                    del dribbling[phone]
+            time.sleep(0.05)
+            return not dribbling
+
+        until(dribble)
         assert closed(silent)
         assert closed(kept)
+    for why in (b"slow head", b"slow body"):
+        log_has(place, why)
     assert served(place)
 
 
@@ -241,14 +257,16 @@ def test_who_takes_nothing_of_a_download_costs_little(tmp_path: Path) -> None:
         for _ in range(30):
             yield b"x" * MEGABYTE
 
-    with serving(firmware) as server, running("upshim", server.url, tmp_path) as proxy, ExitStack() as stack:
-        size = memory(proxy)
+    with serving(firmware) as server, running("upshim", server.url, tmp_path, idle=3) as proxy, ExitStack() as stack:
+        size, before = memory(proxy), descriptors(proxy)
         for _ in range(20):
             phone = stack.enter_context(connect(proxy.port))
             phone.sendall(b"GET /CPE.nbt HTTP/1.1\r\nHost: x\r\n\r\n")
             phone.recv(1)
         assert len(exchange(proxy.port, b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) > 30 * MEGABYTE
         assert memory(proxy) - size < 25 * MEGABYTE
+        log_has(proxy, b"slow reader: 127.0.0.1: closed")
+        until(lambda: descriptors(proxy) <= before + 2)
 
 
 ELSEWHERE = (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy_addons.addon import Upshim
-from proxy_addons.limits import AHEAD, SLOWEST, Bounds, Limits, descriptors
+from proxy_addons.limits import AHEAD, SLOWEST, Bounds, Limits, Seat, descriptors
 
 BOUNDS = Bounds(connections=4, per_client=2, head_within=10, idle=100, stalled=50)
 
@@ -40,6 +40,7 @@ class Place:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
+        self.activity = 0.0
         self.sockets: dict[str, Socket] = {}
         self.upshim = Upshim()
         monkeypatch.setattr("proxy_addons.limits.time", SimpleNamespace(monotonic=lambda: self.now))
@@ -62,7 +63,8 @@ class Place:
 
     def after(self, seconds: float, relayed: set[str] | None = None) -> dict[str, str]:
         self.now += seconds
-        self.limits.sweep(dict(self.sockets), relayed or set(), self.now)
+        seats = {name: Seat(socket, self.activity, name in (relayed or ())) for name, socket in self.sockets.items()}
+        self.limits.sweep(seats, self.now)
         return {name: socket.ended for name, socket in self.sockets.items() if socket.ended}
 
 
@@ -126,6 +128,15 @@ def test_who_takes_nothing(place: Place) -> None:
         place.sockets["2"].unsent = 1000 + step  # it takes some, and there is more
         ended = place.after(20)
     assert ended == {"1": "aborted"}
+
+
+def test_a_slow_phone_that_happens_to_be_seen_with_as_much_left_each_time(place: Place) -> None:
+    place.connect("1")
+    place.limits.requestheaders(place.flow("1", ended=1.0))
+    place.sockets["1"].unsent = 1000
+    for _ in range(9):
+        place.activity += 1  # the server goes on sending, so the phone is taking
+        assert place.after(20) == {}
 
 
 def test_what_is_left_when_a_connection_is_over_counts_and_goes(place: Place) -> None:
