@@ -30,7 +30,8 @@ from tools.update_server.rules import Rule, RuleBook
 from tools.update_server.service import UpdateService
 
 STUCK, INTERIM, TARGET = (Version.parse(text) for text in ("1.0.522.73", "1.0.522.103", "3.5.6907.222"))
-WITHIN = 60.0  # seconds an act may take before the story has failed
+WITHIN = 60.0  # seconds the proxy may take to say or do something before the story has failed
+ACT_WITHIN = 60.0  # and a phone
 CRASHES = 2  # of the stuck phone before the rules come: enough to see that it is a loop
 
 OBSERVE = """# Written by `upshim demo`.
@@ -213,8 +214,8 @@ class Story:
 
     def _wait(self, phone: Phone, wanted: EventTest, what: str) -> None:
         name = phone.identity.name
-        if self.log.wait_for(lambda event: event.phone == name and wanted(event), WITHIN) is None:
-            raise StoryFailed(f"waited {WITHIN:g} s in vain for {what} (phone {name} runs {phone.version})")
+        if self.log.wait_for(lambda event: event.phone == name and wanted(event), ACT_WITHIN) is None:
+            raise StoryFailed(f"waited {ACT_WITHIN:g} s in vain for {what} (phone {name} runs {phone.version})")
 
     def _nth(self, phone: Phone, kind: Kind, number: int) -> EventTest:
         seen: set[int] = set()
