@@ -101,7 +101,9 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         tls = PhoneTls(addon.failures, launch.certs, launch.tls_oldest, via)
         between = [] if via is None else [via]
         master.addons.add(core.Core(), server, tls, tlsconfig.TlsConfig(), limits, *between, addon, drain)
-        # First what everything else is checked against: an update that fails is rolled back and checked once more.
+        # First what everything else is checked against: an update that fails is rolled back and checked once more, and
+        # the error told is that of the second check.
+        Upstreams.of(launch.modes, launch.upstreams)
         master.options.update(mode=list(launch.modes), upshim_upstream=list(launch.upstreams))
         if via is not None and launch.via is not None:
             via.upstreams, addon.upstreams = addon.upstreams, Upstreams(frozenset({launch.via[1:]}))

@@ -272,7 +272,7 @@ def test_without_upstreams_it_goes_anywhere_but_to_the_router(place: Place, tabl
         assert zeroed(place.first)
         assert place.check(ROUTER)[0] == 502
         assert secret.received == []
-        assert b"refused upstream" in proxy.log
+        until(lambda: b"refused upstream" in proxy.log)
 
 
 @pytest.mark.parametrize("upstream", [f"http://{FIRST}", f"http://[{SIXTH}]"])
