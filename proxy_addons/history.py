@@ -21,7 +21,7 @@ phone that a bad image has killed says nothing any more, and that must count too
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -45,6 +45,8 @@ INSTALL_WITHIN = timedelta(hours=6)
 OFFER_LEASE = timedelta(minutes=15)  # an offer holds its place among the downloads for so long before one begins
 IDLE_LEASE = timedelta(minutes=1)  # and so long between the files of one update
 NOT_FIRMWARE = (".cat", ".xml")  # what else an update consists of (protocol.md section 2.2)
+
+STATES = ("unknown", "current", "eligible", "offered", "downloading", "installed", "failed", "held")
 
 Change = tuple[datetime, str]
 
@@ -107,12 +109,12 @@ class PhoneHistory:
     last_seen: datetime | None = None
     checks: int = 0
     version: Version | None = None
-    versions: deque[Change] = field(default_factory=lambda: deque(maxlen=MAX_CHANGES_KEPT))
-    addresses: deque[Change] = field(default_factory=lambda: deque(maxlen=MAX_CHANGES_KEPT))
-    statuses: deque[Change] = field(default_factory=lambda: deque(maxlen=MAX_CHANGES_KEPT))
-    offers: deque[Offered] = field(default_factory=lambda: deque(maxlen=MAX_OFFERS_KEPT))
-    downloads: deque[Download] = field(default_factory=lambda: deque(maxlen=MAX_DOWNLOADS_KEPT))
-    failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=MAX_FAILURES_KEPT))
+    versions: tuple[Change, ...] = ()
+    addresses: tuple[Change, ...] = ()
+    statuses: tuple[Change, ...] = ()
+    offers: tuple[Offered, ...] = ()
+    downloads: tuple[Download, ...] = ()
+    failures: tuple[Failure, ...] = ()
     attempt: Attempt | None = None
     action: str = ""  # of the last decision
     reached: Version | None = None  # the last version it was offered and then ran
@@ -227,9 +229,9 @@ class Histories:
         self._asks(identity, now)
         if address and (not phone.addresses or phone.addresses[-1][1] != address):
             self._moves(identity, phone.addresses[-1][1] if phone.addresses else None, address)
-            phone.addresses.append((now, address))
+            phone.addresses = (*phone.addresses, (now, address))[-MAX_CHANGES_KEPT:]
         if status is not None and (not phone.statuses or phone.statuses[-1][1] != status.text):
-            phone.statuses.append((now, status.text))
+            phone.statuses = (*phone.statuses, (now, status.text))[-MAX_CHANGES_KEPT:]
         if version is not None and version != phone.version:
             self._runs(phone, version, now)
         elif phone.attempt is not None:
@@ -246,17 +248,17 @@ class Histories:
         phone.attempt = None
         if attempt is not None:
             self._known_end(attempt.path, phone.identity)
-        phone.failures.clear()
+        phone.failures = ()
         if attempt is not None and attempt.version in {None, version}:
             phone.reached, phone.reached_on = version, attempt.path
             self._outcome(attempt.path, now, worked=True, identity=phone.identity)
         elif left is not None and left == phone.reached and version < left:
             # A phone keeps the version before as a backup, and returns to it by itself (protocol.md section 9).
             phone.reached = None
-            phone.failures.append(Failure(now, left, f"it went back to {version}"))
+            phone.failures = (*phone.failures, Failure(now, left, f"it went back to {version}"))[-MAX_FAILURES_KEPT:]
             self._outcome(phone.reached_on, now, worked=False, identity=phone.identity)
         phone.version = version
-        phone.versions.append((now, str(version)))
+        phone.versions = (*phone.versions, (now, str(version)))[-MAX_CHANGES_KEPT:]
 
     def _judge(self, phone: PhoneHistory, attempt: Attempt, status: LastUpdateStatus | None, now: datetime) -> None:
         """A phone with an attempt under way reports the version it had before."""
@@ -268,7 +270,7 @@ class Histories:
     def _fail(self, phone: PhoneHistory, why: str, now: datetime) -> None:
         attempt = phone.attempt
         if attempt is not None:
-            phone.failures.append(Failure(now, attempt.version, why))
+            phone.failures = (*phone.failures, Failure(now, attempt.version, why))[-MAX_FAILURES_KEPT:]
             phone.attempt = None
             self._known_end(attempt.path, phone.identity)
             self._outcome(attempt.path, now, worked=False, identity=phone.identity)
@@ -296,7 +298,7 @@ class Histories:
                 if phone.attempt is None or phone.attempt.downloaded is None:
                     self._known_end(path, identity)
             return
-        phone.offers.append(Offered(now, version, rule))
+        phone.offers = (*phone.offers, Offered(now, version, rule))[-MAX_OFFERS_KEPT:]
         attempt = phone.attempt
         if attempt is None or attempt.version != version:
             if attempt is not None and attempt.path != path:
@@ -322,7 +324,7 @@ class Histories:
         """The fetch of a file has ended; for each `fetching` that returned an identity, one of these."""
         phone = self._known(identity)
         phone.last_seen = now
-        phone.downloads.append(download)
+        phone.downloads = (*phone.downloads, download)[-MAX_DOWNLOADS_KEPT:]
         self._places.end(identity, now + IDLE_LEASE)
         attempt = phone.attempt
         if attempt is None or attempt.version not in {None, download.version} or not download.complete:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from captures.rows import microseconds, moment_of
 from dissectors.version import Version
 from proxy_addons.history import (
-    MAX_CHANGES_KEPT,
-    MAX_DOWNLOADS_KEPT,
     Attempt,
     Change,
     Download,
@@ -19,7 +16,6 @@ from proxy_addons.history import (
     Offered,
     PhoneHistory,
 )
-from proxy_addons.rules import MAX_FAILURES_KEPT, MAX_OFFERS_KEPT
 
 
 def to_row(phone: PhoneHistory) -> dict[str, Any]:
@@ -56,20 +52,12 @@ def from_row(identity: str, row: dict[str, Any]) -> PhoneHistory:
         versions=_changed(row["versions"]),
         addresses=_changed(row["addresses"]),
         statuses=_changed(row["statuses"]),
-        offers=deque(
-            (Offered(moment_of(at), _version(version), rule) for at, version, rule in row["offers"]), MAX_OFFERS_KEPT
+        offers=tuple(Offered(moment_of(at), _version(version), rule) for at, version, rule in row["offers"]),
+        downloads=tuple(
+            Download(moment_of(at), Version.parse(version), file, complete, resumed)
+            for at, version, file, complete, resumed in row["downloads"]
         ),
-        downloads=deque(
-            (
-                Download(moment_of(at), Version.parse(version), file, complete, resumed)
-                for at, version, file, complete, resumed in row["downloads"]
-            ),
-            MAX_DOWNLOADS_KEPT,
-        ),
-        failures=deque(
-            (Failure(moment_of(at), _version(version), why) for at, version, why in row["failures"]),
-            MAX_FAILURES_KEPT,
-        ),
+        failures=tuple(Failure(moment_of(at), _version(version), why) for at, version, why in row["failures"]),
         attempt=attempt and Attempt(_version(attempt[0]), attempt[1], set(attempt[2]), attempt[3], _moment(attempt[4])),
         action=row["action"],
         reached=_version(row["reached"][0]),
@@ -93,9 +81,9 @@ def _version(text: str | None) -> Version | None:
     return None if text is None else Version.parse(text)
 
 
-def _changes(changes: Sequence[Change] | deque[Change]) -> list[list[Any]]:
+def _changes(changes: Sequence[Change]) -> list[list[Any]]:
     return [[_time(at), text] for at, text in changes]
 
 
-def _changed(rows: Sequence[Sequence[Any]]) -> deque[Change]:
-    return deque(((moment_of(at), text) for at, text in rows), MAX_CHANGES_KEPT)
+def _changed(rows: Sequence[Sequence[Any]]) -> tuple[Change, ...]:
+    return tuple((moment_of(at), text) for at, text in rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tools.demo_story import OBSERVE, THEN
+
 IDENTITY = {"DeviceType": "UCPhone", "Vendor": "Polycom", "Model": "CX700", "Revision": "A", "Locale": "ENU"}
 STUCK = "1.0.522.73"
 INTERIM = "1.0.522.103"
@@ -27,21 +29,7 @@ def answer_body(url: str = "", version: str = "") -> bytes:
     ).encode()
 
 
-RULES = """
-[[path]]
-name = "cx700"
-device_type = "UCPhone"
-vendor = "Polycom"
-model = "CX700"
-revision = "A"
-locale = "ENU"
-waypoints = ["1.0.522.103", "3.5.6907.222"]
-required = ["1.0.522.103"]
-
-[[rule]]
-name = "stuck"
-path = "cx700"
-when.version = "< 1.0.522.101"
-"""
-REPORT_ZERO = RULES + 'then.report = "0.0.0.0"\n'
+# The demo's rules: when.version "< 1.0.522.101" of one path, what is done then still to be said.
+RULES = OBSERVE.replace("cx700-interim", "stuck")
+REPORT_ZERO = RULES + THEN["report"]
 OFFER_NEXT = RULES + 'then.offer = "next"\ncheck_files = false\n'

@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "decode": "tools.decode",
     "forget": "tools.forget",
     "journal": "tools.journal",
+    "phones": "tools.phones",
     "replay": "tools.replay",
     "rules": "tools.rules",
     "convert": "tools.convert",
