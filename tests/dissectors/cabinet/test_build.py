@@ -62,7 +62,7 @@ def test_mszip_uses_the_history_of_the_block_before() -> None:
 
 
 @pytest.mark.parametrize("compression", [Compression.STORED, Compression.MSZIP])
-@pytest.mark.parametrize("tool", ["cabextract", "7zz"])
+@pytest.mark.parametrize("tool", ["cabextract", "7z"])
 def test_other_programs_read_it(tmp_path: Path, tool: str, compression: Compression) -> None:
     program = require_tool(tool)
     noise = bytes(value * value % 251 for value in range(70_001))
