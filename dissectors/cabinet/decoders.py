@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dissectors.cabinet import accelerate
 from dissectors.cabinet.blocks import PackedBlock, read_blocks
-from dissectors.cabinet.lzx import decode_lzx
 from dissectors.cabinet.mszip import decode_mszip
 from dissectors.cabinet.structures import DATA_FIXED
 from dissectors.cabinet.values import Compression, Folder
@@ -33,17 +31,24 @@ def decode_folder(folder: Folder, *, native: bool = True) -> Iterator[bytes]:
         case Compression.MSZIP:
             return decode_mszip(read_blocks(folder))
         case Compression.LZX if folder.window is not None and 15 <= folder.window <= 21:
-            if native and accelerate.available():
-                return _decode_native(folder, folder.window)
-            return decode_lzx(read_blocks(folder), folder.window)
+            return _decode_lzx(folder, folder.window, native)
         case Compression.QUANTUM if folder.window is not None and 10 <= folder.window <= 21:
+            from dissectors.cabinet import accelerate  # noqa: PLC0415
+
             if native and accelerate.available():
                 return accelerate.decode(folder)
             raise Unsupported(folder.offset, "stored, MSZIP or LZX data", f"{folder.compression} (needs libmspack)")
     raise Unsupported(folder.offset, "stored, MSZIP or LZX data", folder.compression)
 
 
-def _decode_native(folder: Folder, window: int) -> Iterator[bytes]:
+def _decode_lzx(folder: Folder, window: int, native: bool) -> Iterator[bytes]:
+    # Tables and library are for those who have such a folder.
+    from dissectors.cabinet import accelerate  # noqa: PLC0415
+    from dissectors.cabinet.lzx import decode_lzx  # noqa: PLC0415
+
+    if not native or not accelerate.available():
+        yield from decode_lzx(read_blocks(folder), window)
+        return
     had = 0
     try:
         for chunk in accelerate.decode(folder):
