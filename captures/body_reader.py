@@ -31,33 +31,42 @@ class Tally:
 
     def __init__(self, keeping: Keeping) -> None:
         self.size = 0
-        self._hash = hashlib.sha256()
+        self._hash: hashlib._Hash | None = None  # while the bytes are held they are not hashed: that is done at once
         self._keeping = keeping
         self._held: list[bytes] | None = []
         self._incoming: Incoming | None = None
 
     def write(self, data: bytes) -> None:
         """Take the next bytes. Raises `OSError` where a file cannot be written."""
-        self.size += len(data)
-        self._hash.update(data)
-        if self._held is not None:
+        size = len(data)
+        self.size += size
+        held = self._held
+        if held is not None:
             keeping = self._keeping
-            keeping.left -= len(data)
-            self._held.append(data)
+            keeping.left -= size
+            held.append(data)
             if self.size > keeping.hold or keeping.left < 0:
-                self._overflow(self._held)
-        elif self._incoming is not None:
+                self._overflow(held)
+            return
+        if self._hash is not None:
+            self._hash.update(data)
+        if self._incoming is not None:
             self._incoming.file.write(data)
 
     def _overflow(self, held: list[bytes]) -> None:
         self._keeping.left += self.size
         self._held = None
+        self._hash = hashlib.sha256()
+        for data in held:
+            self._hash.update(data)
         if self._keeping.files is not None:
             self._incoming = self._keeping.files.begin()
             self._incoming.file.writelines(held)
 
     def sha256(self) -> str:
         """The hash of what has passed."""
+        if self._hash is None:
+            self._hash = hashlib.sha256(b"".join(self._held or ()))
         return self._hash.hexdigest()
 
     def held(self) -> bytes | None:

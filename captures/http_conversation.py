@@ -332,8 +332,10 @@ class _ClientSide(_Side):
         exchange = self._begin()
         exchange.request = head
         framing = request_framing(head)
-        self._note(exchange, head.notes + framing.notes, " (request)")
-        self._note(exchange, head.faults + framing.faults, " (request)", broken=True)
+        if remarks := head.notes + framing.notes:
+            self._note(exchange, remarks, " (request)")
+        if faults := head.faults + framing.faults:
+            self._note(exchange, faults, " (request)", broken=True)
         exchange.request_body = self._start_body(head, framing)
         return framing
 
@@ -347,7 +349,8 @@ class _ClientSide(_Side):
         if exchange is not None:
             if trailers:
                 exchange.problem(f"{_not_shown(trailers)} (request)")
-            self._note(exchange, problems, " (request)", broken=True)
+            if problems:
+                self._note(exchange, problems, " (request)", broken=True)
             self._over(exchange)
 
     def _begin(self) -> OpenExchange:
@@ -385,12 +388,15 @@ class _ServerSide(_Side):
         self._interim = False
 
     def data(self, data: bytes, time: int, ack: int) -> None:  # noqa: ARG002 - the anchors are the requests'
-        if self.reader.state is State.LENGTH and not self.queue:  # most bytes of a capture pass here
-            self.time = time
-            self.reader.feed(data)
-            self.half.room = self.reader.room
-        else:
+        reader = self.reader
+        if self.queue or (reader.state is not State.LENGTH and self._must_wait()):
             self._take_or_wait(("data", data, time, 0))
+            return
+        if reader.at_boundary:
+            self.first = time
+        self.time = time
+        reader.feed(data)
+        self.half.room = reader.room
 
     def hole(self, size: int, time: int) -> None:
         self._take_or_wait(("hole", b"", time, size))
@@ -462,8 +468,10 @@ class _ServerSide(_Side):
         exchange.response = head
         exchange.response_started = self.first
         framing = response_framing(head, exchange.request.method if exchange.request else None)
-        self._note(exchange, head.notes + framing.notes, "")
-        self._note(exchange, head.faults + framing.faults, "", broken=True)
+        if remarks := head.notes + framing.notes:
+            self._note(exchange, remarks, "")
+        if faults := head.faults + framing.faults:
+            self._note(exchange, faults, "", broken=True)
         exchange.response_body = self._start_body(head, framing)
         if (
             (head.status == 206 or (head.status == 200 and conversation.recorder.joiner.continued is not None))
@@ -496,7 +504,8 @@ class _ServerSide(_Side):
             return
         if trailers:
             exchange.problem(_not_shown(trailers))
-        self._note(exchange, problems, "", broken=True)
+        if problems:
+            self._note(exchange, problems, "", broken=True)
         self._over(exchange)
 
     def _over(self, exchange: OpenExchange) -> None:

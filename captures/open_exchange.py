@@ -23,7 +23,8 @@ _LAST = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=
 
 def moment(nanoseconds: int) -> datetime:
     """A capture's time as UTC; times no calendar has are moved to the last or first day of it."""
-    return _EPOCH + timedelta(0, 0, max(min(nanoseconds // 1000, _LAST), 0))
+    micros = nanoseconds // 1000
+    return _EPOCH + timedelta(0, 0, micros if 0 <= micros <= _LAST else max(min(micros, _LAST), 0))
 
 
 class OpenExchange:
@@ -129,7 +130,7 @@ class Recorder:
         self._ordered = ordered
         self._begun = 0
         self._next = 0
-        self._held: dict[int, Exchange] = {}
+        self._held: dict[int, tuple[Exchange, int]] = {}  # with the bytes of bodies it holds
         self._held_bytes = 0
         self._observed: deque[tuple[int, Observation]] = deque()  # with the number of exchanges begun before
 
@@ -152,8 +153,9 @@ class Recorder:
             self._next += 1
             self.ready.append(exchange)
             return
-        self._held[exchange.index] = exchange
-        self._held_bytes += _held(exchange)
+        size = _held(exchange)
+        self._held[exchange.index] = exchange, size
+        self._held_bytes += size
         while self._next in self._held:
             self._release(self._next)
         if len(self._held) > MAX_HELD_BACK or self._held_bytes > MAX_HELD_BYTES:
@@ -177,8 +179,8 @@ class Recorder:
             self.ready.append(self._observed.popleft()[1])
 
     def _release(self, index: int) -> None:
-        exchange = self._held.pop(index)
-        self._held_bytes -= _held(exchange)
+        exchange, size = self._held.pop(index)
+        self._held_bytes -= size
         while self._observed and self._observed[0][0] <= index:
             self.ready.append(self._observed.popleft()[1])
         self._next = index + 1
@@ -189,5 +191,9 @@ class Recorder:
 
 
 def _held(exchange: Exchange) -> int:
-    bodies = (exchange.request.body, exchange.response.body if exchange.response else None)
-    return sum(len(data) for body in bodies if body for data in (body.data, body.encoded) if data)
+    body = exchange.request.body
+    size = len(body.data or b"") + len(body.encoded or b"")
+    if exchange.response is not None:
+        body = exchange.response.body
+        size += len(body.data or b"") + len(body.encoded or b"")
+    return size

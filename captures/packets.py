@@ -163,8 +163,8 @@ class PacketReader:
                         half = halves.get(key)
                         if half is not None:
                             half.receive(sequence, data[first:last], time, ack)
-                            if ready:
-                                yield from self._drain()
+                            while ready:
+                                yield ready.popleft()
                             continue
                     elif first == last and key in halves:
                         acknowledgements += 1

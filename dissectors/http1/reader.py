@@ -88,6 +88,7 @@ class State(enum.Enum):
 
 
 _COUNTED = frozenset((State.LENGTH, State.CHUNK))
+_BETWEEN = frozenset((State.HEAD, State.LOST))  # messages, or in a head
 
 
 class Handler(Protocol):
@@ -148,7 +149,7 @@ class Reader:
     @property
     def at_boundary(self) -> bool:
         """Whether no message is under way."""
-        return self.state in {State.HEAD, State.LOST} and not self._buffer
+        return self.state in _BETWEEN and not self._buffer
 
     @property
     def room(self) -> int:
@@ -177,9 +178,9 @@ class Reader:
                 self._body_done()
         elif self.state is State.CLOSE:
             self._handler.missing(size)
-        elif self.state in {State.HEAD, State.LOST} and self._head_begun():
+        elif self.state in _BETWEEN and self._head_begun():
             self._broken_head(f"gap: {size} bytes missing in the head")
-        elif self.state in {State.HEAD, State.LOST}:
+        elif self.state in _BETWEEN:
             self._lose(f"gap: {size} bytes missing between messages")
         elif self.state is not State.TUNNEL:
             self._abandon(f"gap: {size} bytes missing across the end of the body")
@@ -189,7 +190,7 @@ class Reader:
         """The stream ends; `how` is one of `ENDINGS`."""
         if self.state is State.CLOSE:
             self._handler.done((), () if how == "closed" else (f"the end of the body is not certain: {ENDINGS[how]}",))
-        elif self.state in {State.HEAD, State.LOST}:
+        elif self.state in _BETWEEN:
             if self._head_begun():
                 self._broken_head(f"cut off in the head ({ENDINGS[how]})")
         elif self.state in _COUNTED:
