@@ -173,3 +173,9 @@ def test_any_input_is_read_to_its_end_and_fully_accounted_for(pieces: list[bytes
         assert script.reader.position == sum(piece if isinstance(piece, int) else len(piece) for piece in pieces)
         heads = sum(line[0].isdigit() or line.startswith(("GET", "POST")) for line in script.lines)
         assert sum(line.startswith("done") for line in script.lines) >= heads
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"\n\n", b"\r\n\r\n"])).map(b"".join), st.integers(0, 5))
+def test_the_end_of_a_head_is_the_first_empty_line(data: bytes, start: int) -> None:
+    match = reader._HEAD_END.search(data, start)
+    assert reader.head_end(data, start) == (match.end() if match else 0)
