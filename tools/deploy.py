@@ -71,7 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the update server, e.g. http://10.0.0.5; nftables: each of its addresses and ports",
     )
     parser.add_argument("--shim", metavar="HOST:PORT", action="append", help="a shim (default 127.0.0.1:8080)")
-    parser.add_argument("--listen", metavar="HOST:PORT", action="append", help="where phones connect (default *:80)")
+    parser.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        action="append",
+        help="where phones connect (default *:80; --mode transparent: the port of --shim)",
+    )
     parser.add_argument("--health", metavar="PATH", default=HEALTH, help=f"the shims' health check (default {HEALTH})")
     parser.add_argument(
         "--certs",
@@ -97,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
     if not _PATH.fullmatch(args.health):
         raise UnusableInput(f"--health: expected a path such as {HEALTH}, found {args.health!r}")
     shims = [address("--shim", text) for text in args.shim or ["127.0.0.1:8080"]]
-    listen = [address("--listen", text) for text in args.listen or ["*:80"]]
+    # Where the redirect of nftables leads to.
+    redirected = [f"{host}:{shims[0].port}" for host in ("*", "[::]")] if args.mode == "transparent" else ["*:80"]
+    listen = [address("--listen", text) for text in args.listen or redirected]
     more = args.upstream[1:]
     text = render(args.kind, args.upstream[0], shims, listen, args.health, args.program, args.certs, args.mode, more)
     print(text, end="")
@@ -173,6 +180,8 @@ def unit_lines(certs: Path | None, mode: str) -> Iterator[str]:
     if mode == "transparent":
         yield "# `upshim deploy nftables > /etc/upshim.nft`; + is for root's rights."
         yield "ExecStartPost=+/usr/sbin/nft -f /etc/upshim.nft"
+        yield "# New connections go straight at once, those under way are still ours until they end."
+        yield "ExecStop=-+/usr/sbin/nft flush chain inet upshim prerouting"
         yield "ExecStopPost=-+/usr/sbin/nft delete table inet upshim"
 
 

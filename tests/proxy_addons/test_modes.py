@@ -244,6 +244,15 @@ def test_who_comes_to_the_port_itself_gets_nowhere(place: Place, router: Proxy) 
 
 def test_without_the_table_everything_goes_straight(place: Place, table: Path, router: Proxy) -> None:
     nft = require_tool("nft")
+    with closing(place.http(FIRST)) as kept:
+        for turn in range(2):
+            kept.request("POST", CHECK_TARGET, check_body())
+            assert kept.getresponse().read() == answer_body()
+            assert zeroed(place.first)  # those under way are still ours
+            if not turn:
+                place.net.run("router", nft, "flush", "chain", "inet", "upshim", "prerouting")
+                assert place.check(FIRST) == (200, answer_body())
+                assert not zeroed(place.first)
     place.net.run("router", nft, "delete", "table", "inet", "upshim")
     assert place.check(FIRST) == (200, answer_body())
     assert not zeroed(place.first)

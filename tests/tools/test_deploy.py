@@ -370,12 +370,16 @@ def test_authentication_belongs_to_the_phone_that_gave_it(kind: str, tmp_path: P
             assert statuses(port, "NEGOTIATE", "AUTHENTICATE", "") == [401, 200, 200]
 
 
-def test_the_unit_is_what_systemd_expects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["reverse", "transparent"])
+def test_the_unit_is_what_systemd_expects(mode: str, tmp_path: Path) -> None:
     program = require_tool("systemd-analyze")
     unit = tmp_path / "upshim.service"
     listen = [Address("*", 80), Address("::", 80)]
-    text = render("systemd", "http://10.0.0.5", [Address("127.0.0.1", 8080)], listen, program=Path("/bin/true"))
+    certs = Path("/etc/phones.pem") if mode == "transparent" else None
+    places = [Address("127.0.0.1", 8080)], listen
+    text = render("systemd", "http://10.0.0.5", *places, program=Path("/bin/true"), certs=certs, mode=mode)
     assert "ExecStart=/bin/true proxy --upstream http://10.0.0.5:80 --listen 0.0.0.0:80 --listen [::]:80 " in text
+    assert ("--mode transparent --certs %d/phones.pem" in text) is (mode == "transparent")
     unit.write_text(text)
     ended = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False)
     if "Failed to" in ended.stderr and "upshim.service" not in ended.stderr:
