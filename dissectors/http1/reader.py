@@ -244,11 +244,9 @@ class Reader:
                 if at == len(data):
                     return at
             self._start = self.position + at
-            end = head_end(data, at)
-            if end:
-                block = data[at:end]
-                if _WHOLE[self._role].match(block):
-                    return self._take_head(block, data, end)  # most heads come in one piece
+            whole = head_end(data, at)
+            if whole and _WHOLE[self._role].match(data, at):  # most heads come in one piece
+                return self._take_head(data[at:whole], data, whole)
             self._line = -1
             self._searched = 0
         before = len(buffer)
