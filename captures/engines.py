@@ -17,6 +17,7 @@ from captures.database_url import SCHEMES, DatabaseUrl
 from captures.errors import CaptureError
 
 UNWATCHED = 60  # seconds; who may take longer than that is not in a hurry
+READS = "upshim_reads"
 CONNECT_WITHIN = 3  # seconds; libpq takes no less than 2
 NO_DRIVER = "PostgreSQL needs the driver psycopg: pip install 'upshim[postgres]'"
 
@@ -42,6 +43,7 @@ class Locks:
 def sqlite_engine(database: Path, *, writes: bool, within: float = 10) -> sa.Engine:
     """The database of a folder; waits up to `within` seconds for other writers."""
     # A writer takes the lock when it begins: the next index it reads is then its own. The driver would begin too late.
+    # Who only reads says so by an execution option, and nobody waits for it.
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(database)), connect_args={"timeout": within, "isolation_level": None}
     )
@@ -54,9 +56,12 @@ def sqlite_engine(database: Path, *, writes: bool, within: float = 10) -> sa.Eng
         # What is removed is overwritten: it may have been removed because somebody wanted it forgotten.
         connection.execute("PRAGMA secure_delete=ON")
 
-    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+    def begin(connection: sa.Connection) -> None:
+        reads = not writes or connection.get_execution_options().get(READS, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
     sa.event.listen(engine, "connect", prepare)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    sa.event.listen(engine, "begin", begin)
     return engine
 
 

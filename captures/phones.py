@@ -22,7 +22,7 @@ def exchanges_of_phones(store: Store, since: datetime) -> Iterator[Exchange]:
     """Update checks and downloads that ended at `since` or later, in the order they ended. Raises `StoreError`."""
     moment = (since.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     try:
-        with store.engine.connect() as connection:
+        with store.reading.connect() as connection:
             first = connection.execute(
                 sa.select(sa.func.min(EXCHANGES.c.id)).where(EXCHANGES.c.ended >= moment)
             ).scalar_one()

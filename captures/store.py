@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
-from captures.engines import Locks, StoreError, postgres_engine, reason, sqlite_engine
+from captures.engines import READS, Locks, StoreError, postgres_engine, reason, sqlite_engine
 from captures.exchange import Exchange, bodies_of
 from captures.expiry import (
     EXPIRED_THROUGH,
@@ -87,6 +87,7 @@ class Store:
         self.bodies = bodies
         self.place = place
         self.engine = engine
+        self.reading = engine.execution_options(**{READS: True})
 
     @property
     def shared(self) -> bool:
@@ -162,13 +163,13 @@ class Store:
     @property
     def empty(self) -> bool:
         """Whether nothing was ever recorded."""
-        with self.engine.connect() as connection:
+        with self.reading.connect() as connection:
             return not highest(connection)
 
     @property
     def folded(self) -> bool:
         """Whether the history of the phones that is kept beside the exchanges tells of all of them."""
-        with self.engine.connect() as connection:
+        with self.reading.connect() as connection:
             return version_of(connection) >= 3 and number_of(connection, FOLDED) >= highest(connection)
 
     def engine_within(self, seconds: float, *, writes: bool = True) -> sa.Engine:
@@ -269,7 +270,7 @@ class Store:
 
     def identities(self) -> dict[str, tuple[str, str]]:
         """Who the journal's pseudonyms are: kind ("mac", "serial", "address") and value."""
-        with self.engine.connect() as connection:
+        with self.reading.connect() as connection:
             if version_of(connection) < 2:
                 return {}
             return {row.pseudonym: (row.kind, row.value) for row in connection.execute(sa.select(IDENTITIES))}
@@ -279,13 +280,13 @@ class Store:
         decided = sa.exists().where(FACTS.c.exchange == EXCHANGES.c.id, FACTS.c.fact == "decision")
         changed = EXCHANGES.c.rewritten_request.is_not(None) | EXCHANGES.c.rewritten_response.is_not(None)
         query = sa.select(EXCHANGES.c.id).where(EXCHANGES.c.id > after, decided | changed).order_by(EXCHANGES.c.id)
-        with self.engine.connect() as connection:
+        with self.reading.connect() as connection:
             return list(connection.execute(query).scalars())
 
     def journal_lines(self) -> Generator[bytes, None, None]:
         """The journal of a database, line by line. Raises `StoreError`."""
         try:
-            with self.engine.connect() as connection:
+            with self.reading.connect() as connection:
                 lines = sa.select(JOURNAL.c.line).order_by(JOURNAL.c.n)
                 with connection.execution_options(yield_per=PAGE).execute(lines) as found:
                     for line in found.scalars():
@@ -295,7 +296,7 @@ class Store:
 
     def expired_through(self) -> int:
         """Exchanges up to this index may have been removed by `expire`."""
-        with self.engine.connect() as connection:
+        with self.reading.connect() as connection:
             return 0 if version_of(connection) < 2 else number_of(connection, EXPIRED_THROUGH)
 
     def expire(self, older_than: datetime | None, max_bytes: int | None, now: datetime) -> Expired:
@@ -348,7 +349,7 @@ class Store:
 
     def unneeded_bodies(self) -> int:
         """How many bodies no exchange needs, or not yet. Raises `SQLAlchemyError`, `OSError`."""
-        with self.engine.connect() as connection:
+        with self.reading.connect() as connection:
             needed = set(connection.execute(sa.select(BODY_USES.c.sha256).distinct()).scalars())
         return self.bodies.unneeded(needed)
 
@@ -368,7 +369,7 @@ class Store:
         Raises `StoreError` where the database turns out to be damaged.
         """
         try:
-            with self.engine.connect() as connection:
+            with self.reading.connect() as connection:
                 query = sa.select(*columns_of(version_of(connection)))
                 query = query.where(EXCHANGES.c.id > after).order_by(EXCHANGES.c.id)
                 with connection.execution_options(yield_per=PAGE).execute(query) as found:

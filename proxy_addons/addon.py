@@ -222,7 +222,7 @@ class Upshim:
                 place_of(place),
                 PcapMirror(Path(pcap).expanduser()) if pcap else None,
                 *recording_settings(),
-                projection=PhoneProjection(),
+                projection=PhoneProjection(self.failures.exception),
                 state=Path(state).expanduser() if state else None,
                 tell=partial(logger.warning, "upshim: %s"),
             )

@@ -38,8 +38,9 @@ class Places:
         self._taken[rule] += 1
         heapq.heappush(self._ends, (until, identity))
 
-    def begin(self, identity: str) -> None:
+    def begin(self, identity: str, now: datetime) -> None:
         """A phone with a place fetches a file."""
+        self._prune(now)
         if place := self._places.get(identity):
             place.active += 1
 

@@ -317,7 +317,7 @@ class Histories:
             if phone.attempt is not None:
                 phone.attempt.begun = True
                 self._count(phone)
-            self._places.begin(identity)
+            self._places.begin(identity, now)
         return identity
 
     def fetched(self, identity: str, now: datetime, download: Download) -> None:

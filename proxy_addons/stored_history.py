@@ -7,7 +7,7 @@ exchanges are about, and written back at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -59,8 +59,12 @@ class PlaceRows(Places):
         self._offered[identity] = (as_text(rule), microseconds(now), microseconds(until))
         self._changed.add(identity)
 
-    def begin(self, identity: str) -> None:
-        """Known since the download began: `PhoneProjection.began`."""
+    def begin(self, identity: str, now: datetime) -> None:
+        """A phone fetches a file, which is known since then (`PhoneProjection.began`); a place it had has run out."""
+        self.load([identity])
+        place = self._offered.get(identity)
+        if place is not None and place[2] <= microseconds(now):
+            self.leave(identity)
 
     def end(self, identity: str, until: datetime) -> None:
         """A file has ended."""
@@ -215,7 +219,10 @@ class FoldedHistories(Histories):
 
 
 class PhoneProjection:
-    """Keeps the history of the phones in step with the exchanges recorded."""
+    """Keeps the history of the phones in step with the exchanges recorded; `fault` hears of what it cannot fold."""
+
+    def __init__(self, fault: Callable[[Exception], None] = lambda _error: None) -> None:
+        self._fault = fault
 
     def fold(self, connection: sa.Connection, recorded: Sequence[Recorded]) -> None:
         """Fold exchanges that are being recorded, and end the reservations that were made for them."""
@@ -223,7 +230,12 @@ class PhoneProjection:
         histories = FoldedHistories(connection)
         histories.load(filter(None, (phone_events.identity_in(one.exchange) for one in about)))
         for one in about:
-            histories.fold(one)
+            try:
+                histories.fold(one)
+            except sa.exc.SQLAlchemyError:
+                raise
+            except Exception as error:  # noqa: BLE001 - facts of another version: the record does not depend on them
+                self._fault(error)
         histories.flush()
         uids = [one.uid for one in about if one.uid]
         if uids:

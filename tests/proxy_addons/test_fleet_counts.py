@@ -56,9 +56,10 @@ def test_places(deeds: list[Deed]) -> None:
             model[who] = [rule, now + 10, model[who][2] if who in model else 0]
             places.take(who, rule, START + (now + 10) * SECOND, START + now * SECOND)
         elif deed == "begin":
+            model = {name: held for name, held in model.items() if held[2] or held[1] > now}  # type: ignore[operator]
             if who in model:
                 model[who][2] += 1  # type: ignore[operator]
-            places.begin(who)
+            places.begin(who, START + now * SECOND)
         elif deed == "end":
             if who in model:
                 model[who][1:] = [now + 3, max(0, model[who][2] - 1)]  # type: ignore[operator]

@@ -159,6 +159,18 @@ def test_what_is_kept_is_what_is_built_again(place: Place, batches: list[list[Ex
             )
 
 
+def test_facts_nobody_understands_cost_neither_the_record_nor_other_phones(place: Place) -> None:
+    faults: list[Exception] = []
+    good: Fact = {"fact": "update-check", "mac_address": MACS[0], "serial": None, "modules": []}
+    with closing(Store.create(place)) as store:
+        exchange = Exchange("", 0, "10.0.0.1:5000", "s:80", START, START, Request("POST", "/"))
+        bad = exchange.with_facts(({**good, "modules": 7, "mac_address": MACS[2]},))
+        store.add([bad, exchange.with_facts((good,))], projection=PhoneProjection(faults.append))
+        assert len(list(store.exchanges())) == 2
+        assert StoredHistories(store.engine).get(f"mac:{MACS[0]}").checks == 1
+    assert [type(fault) for fault in faults] == [TypeError]
+
+
 def recent(at: int, now: datetime) -> bool:
     return at > (now - DAY - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
