@@ -24,6 +24,8 @@ from captures.expiry import FOLDED, LAST_EXCHANGE
 from captures.recording import Recording
 from captures.rows import as_text, microseconds
 from captures.schema import EXCHANGES, OUTCOMES, PHONES, PLACES, RESERVATIONS, STATE, UNDECIDED
+from dissectors.update_status import LastUpdateStatus
+from dissectors.version import Version
 from proxy_addons import phone_events
 from proxy_addons.census import MAX_VERSIONS, OTHER, Census, Label
 from proxy_addons.check import Check
@@ -167,6 +169,57 @@ def _reading(connection: sa.Connection) -> Deciding:
     FoldedHistories.__init__(deciding, connection)
     deciding._identity, deciding._promised, deciding._own = "", [], {}
     return deciding
+
+
+class Supposed(StoredHistories):
+    """What would be known if a phone asked now: nothing of it is written."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        super().__init__(engine)
+        self._connection: sa.Connection | None = None
+        self._deciding: Deciding | None = None
+
+    def checked(
+        self,
+        identity: str,
+        now: datetime,
+        *,
+        version: Version | None,
+        address: str | None = None,
+        status: LastUpdateStatus | None = None,
+    ) -> PhoneHistory:
+        """As in `Histories`; from then on everything is about this phone. Raises `NotKnown` beside."""
+        self.close()
+        self._connection = self._engine.connect()
+        self._deciding = Deciding(self._connection, identity)
+        self._deciding.at(now)
+        return self._deciding.checked(identity, now, version=version, address=address, status=status)
+
+    def get(self, identity: str | None) -> PhoneHistory:
+        """As in `Histories`."""
+        return super().get(identity) if self._deciding is None else self._deciding.get(identity)
+
+    def outcomes(self, path: str, now: datetime, span: timedelta) -> tuple[int, int]:
+        """As in `Histories`."""
+        return super().outcomes(path, now, span) if self._deciding is None else self._deciding.outcomes(path, now, span)
+
+    def undecided(self, path: str, now: datetime) -> int:
+        """As in `Histories`."""
+        return super().undecided(path, now) if self._deciding is None else self._deciding.undecided(path, now)
+
+    def downloading(self, rule: str, now: datetime, besides: str | None = None) -> int:
+        """As in `Histories`."""
+        return (
+            super().downloading(rule, now, besides)
+            if self._deciding is None
+            else self._deciding.downloading(rule, now, besides)
+        )
+
+    def close(self) -> None:
+        """Let go."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._deciding = None
 
 
 class StoredCensus(Census):

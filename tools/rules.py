@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ from dissectors.version import Version
 from proxy_addons.history import KEPT_FOR, Histories, identity_of
 from proxy_addons.interlocks import INTERLOCKS
 from proxy_addons.kill_switch import why_file
-from proxy_addons.ledger import StoredHistories
+from proxy_addons.ledger import Supposed
 from proxy_addons.packages import files_of, package_url
 from proxy_addons.phone import Phone, same
 from proxy_addons.phone_events import rebuild
@@ -89,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             print("{}: good: {paths} paths, {rules} rules (sha256 {sha256})".format(args.file, **checked))
         return EXIT_OK
-    explained = explain(rules, phone_of(args, rules), situation_of(args))
+    with ExitStack() as stack:
+        explained = explain(rules, phone_of(args, rules), situation_of(args, stack))
     for line in explained:
         print(json.dumps(line.to_json()) if args.json else line)
     acts = any(line.kind == "decision" and line.name in {"report", "offer"} for line in explained)
@@ -213,8 +215,8 @@ def phone_of(args: argparse.Namespace, rules: Rules) -> Phone:
     )
 
 
-def situation_of(args: argparse.Namespace) -> Situation:
-    """The time and the history that the options name. Raises `UnusableInput`."""
+def situation_of(args: argparse.Namespace, stack: ExitStack) -> Situation:
+    """The time and the history that the options name, held open by `stack`. Raises `UnusableInput`."""
     try:
         now = datetime.fromisoformat(args.at) if args.at else datetime.now()
         now = now.astimezone()
@@ -223,9 +225,9 @@ def situation_of(args: argparse.Namespace) -> Situation:
     histories = Histories()
     if args.record is not None:
         try:
-            store = Store.open(args.record)
+            store = stack.enter_context(closing(Store.open(args.record)))
             if store.folded:
-                histories = StoredHistories(store.engine)
+                histories = stack.enter_context(closing(Supposed(store.engine)))
             else:
                 rebuild(histories, exchanges_of_phones(store, now - KEPT_FOR))
         except StoreError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from captures.database_url import DatabaseUrl
 from captures.exchange import Body, Request, Response
 from captures.facts import facts_of
 from captures.recording import Recording
+from captures.rows import microseconds
 from proxy_addons.stored_history import PhoneProjection
 from tests.bodies import CHECK_TARGET, OFFER_NEXT, STUCK, answer_body, check_body
 from tests.captures.test_journal import DECISION
@@ -85,16 +87,25 @@ def test_its_journal_and_forgetting(url: str, capsys: pytest.CaptureFixture[str]
     assert (code, found["good"], found["decisions"]) == (0, True, 2)
     with psycopg.connect(url) as connection:
         for table in ("phones", "identities"):
-            (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone() or (0,)  # type: ignore[call-overload]
+            (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone() or (0,)
             assert count == 1, table
 
 
 def test_rules_are_explained_by_its_history(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rules.toml").write_text(OFFER_NEXT)
     words = ["rules", "explain", tmp_path / "rules.toml", "--model", "CX700", "--version", STUCK, "--mac", OURS]
-    code, (told,) = run(capsys, *words, "--record", url, "--json")
+    code, told = run(capsys, *words, "--record", url, "--json")
     assert code == 0
-    assert told["history"]["checks"] == 1
+    assert told[0]["text"].endswith("history: eligible")
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO reservations VALUES ('uid', %s, 'stuck', 'cx700', %s)",
+            [f"mac:{OURS}", microseconds(datetime.now(UTC))],
+        )
+    (tmp_path / "rules.toml").write_text(OFFER_NEXT + "limits.per_phone_per_day = 1\n")
+    code, told = run(capsys, *words, "--record", url, "--json")
+    holding = [line["name"] for line in told if line["kind"] == "interlock" and line["verdict"]]
+    assert (code, holding) == (1, ["daily_limit"])
 
 
 @pytest.mark.parametrize(
