@@ -40,6 +40,17 @@ WORKERS = 4
 MOST_WAITING = 64  # decisions; more than that and the database is too slow to be asked
 
 
+# What every decision asks, built once: building a statement costs SQLAlchemy more than running it.
+_FOLDED_AND_GIVEN = sa.select(
+    sa.select(STATE.c.number).where(STATE.c.name == FOLDED).scalar_subquery(),
+    sa.select(STATE.c.number).where(STATE.c.name == LAST_EXCHANGE).scalar_subquery(),
+    sa.select(sa.func.max(EXCHANGES.c.id)).scalar_subquery(),
+)
+_PROMISED = sa.select(RESERVATIONS.c.path, RESERVATIONS.c.at).where(RESERVATIONS.c.identity == sa.bindparam("name"))
+_OWN = sa.select(UNDECIDED.c.path, UNDECIDED.c.at).where(UNDECIDED.c.identity == sa.bindparam("name"))
+_RESERVE = RESERVATIONS.insert()
+
+
 class NotKnown(Exception):
     """What has happened to the phones is not all in the database."""
 
@@ -52,17 +63,13 @@ class Deciding(FoldedHistories):
         super().__init__(connection)
         self._identity = identity
         Locks.take(connection, "phone", identity)
-        folded = sa.select(STATE.c.number).where(STATE.c.name == FOLDED).scalar_subquery()
-        given = sa.select(STATE.c.number).where(STATE.c.name == LAST_EXCHANGE).scalar_subquery()
-        present = sa.select(sa.func.max(EXCHANGES.c.id)).scalar_subquery()
-        row = connection.execute(sa.select(folded, given, present)).one()
+        row = connection.execute(_FOLDED_AND_GIVEN).one()
         if (row[0] or 0) < max(row[1] or 0, row[2] or 0):
             raise NotKnown("the history of the phones is still being read from the recording")
         # Before the history: an offer that is recorded in between is counted twice rather than not at all.
-        query = sa.select(RESERVATIONS.c.path, RESERVATIONS.c.at).where(RESERVATIONS.c.identity == identity)
-        self._promised = connection.execute(query).all()
-        since = sa.select(UNDECIDED.c.path, UNDECIDED.c.at).where(UNDECIDED.c.identity == identity)
-        self._own = {row.path: row.at for row in connection.execute(since)}
+        mine = {"name": identity}
+        self._promised = connection.execute(_PROMISED, mine).all()
+        self._own = {row.path: row.at for row in connection.execute(_OWN, mine)}
 
     def at(self, now: datetime) -> None:
         """Count what is promised and not recorded yet as offers made within the day."""
@@ -125,7 +132,7 @@ class Deciding(FoldedHistories):
     def reserve(self, uid: str, rule: str, path: str, now: datetime) -> None:
         """Use up what an offer uses up."""
         row = {"uid": uid, "identity": self._identity, "rule": as_text(rule), "path": as_text(path)}
-        self._connection.execute(RESERVATIONS.insert().values(**row, at=microseconds(now)))
+        self._connection.execute(_RESERVE, {**row, "at": microseconds(now)})
 
 
 class StoredHistories(Histories):

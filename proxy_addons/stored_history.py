@@ -27,6 +27,11 @@ from proxy_addons.history_rows import from_row, to_row
 FETCH_LEASE = timedelta(hours=6)  # a download whose end nobody tells holds its place for so long
 PHONE_FACTS = frozenset({"update-check", "firmware-fetch"})
 
+# Built once: building a statement costs SQLAlchemy more than running it.
+_NAMES = sa.bindparam("names", expanding=True)
+_PLACES_OF = sa.select(PLACES).where(PLACES.c.identity.in_(_NAMES))
+_HISTORIES_OF = sa.select(PHONES.c.identity, PHONES.c.history).where(PHONES.c.identity.in_(_NAMES))
+
 
 class PlaceRows(Places):
     """The places of some phones, loaded beforehand; `uid` is that of the exchange being folded."""
@@ -47,7 +52,7 @@ class PlaceRows(Places):
         if not wanted:
             return
         self._loaded.update(wanted)
-        for row in self._connection.execute(sa.select(PLACES).where(PLACES.c.identity.in_(wanted))):
+        for row in self._connection.execute(_PLACES_OF, {"names": wanted}):
             if row.uid:
                 self._fetches.setdefault(row.identity, {})[row.uid] = row.granted
             else:
@@ -124,8 +129,7 @@ class FoldedHistories(Histories):
         wanted = [name for name in set(identities) if name not in self._phones and name not in self._absent]
         if wanted:
             self._absent.update(wanted)
-            query = sa.select(PHONES.c.identity, PHONES.c.history).where(PHONES.c.identity.in_(wanted))
-            for row in self._connection.execute(query):
+            for row in self._connection.execute(_HISTORIES_OF, {"names": wanted}):
                 self._phones[row.identity] = from_row(row.identity, row.history)
             self._absent.difference_update(self._phones)
         self._rows.load(wanted)
