@@ -28,7 +28,7 @@ FETCH_LEASE = timedelta(hours=6)  # a download whose end nobody tells holds its 
 PHONE_FACTS = frozenset({"update-check", "firmware-fetch"})
 
 # Built once: building a statement costs SQLAlchemy more than running it.
-_NAMES = sa.bindparam("names", expanding=True)
+_NAMES: sa.BindParameter[list[str]] = sa.bindparam("names", expanding=True)
 _PLACES_OF = sa.select(PLACES).where(PLACES.c.identity.in_(_NAMES))
 _HISTORIES_OF = sa.select(PHONES.c.identity, PHONES.c.history).where(PHONES.c.identity.in_(_NAMES))
 
