@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import stat
@@ -13,21 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import certifi
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from dissectors import DissectError
 from dissectors.certificates import Circumstances, dissect, examine
 from dissectors.certificates.findings import ERROR, INFO
+from proxy_addons.phone_identity import IdentityError, load_identity
 from tools.deploy import Address
 from tools.doctor.result import OK, PROBLEM, WARN, Result, reason
 
 WITHIN = 5.0  # seconds
-MAX_FILE = 1 << 20
 
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_KEY = re.compile(rb"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----.*?-----END ([A-Z]+ )?PRIVATE KEY-----", re.DOTALL)
 _ADVICE = "Issue one by the CA the phones trust, for the names they use; `upshim decode FILE` shows what is in it."
 
 
@@ -48,45 +44,21 @@ def judged(check: str, subject: str, chain: bytes, domain: str, names: tuple[str
 
 
 def certificate_file(file: Path, domain: str) -> Iterator[Result]:
-    """A file with a key, its certificate and those above it."""
+    """Would the proxy take the file with key and certificates, and would phones?"""
     subject = str(file)
     try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE)
-        mode = stat.S_IMODE(file.stat().st_mode)
-    except OSError as error:
-        yield Result(
-            "certificate", subject, PROBLEM, f"cannot be read: {reason(error)}", "Look at the path and its rights."
-        )
+        identity = load_identity(file)
+        mode = stat.S_IMODE(file.expanduser().stat().st_mode)
+    except (IdentityError, OSError) as error:
+        found = f"would be refused: {reason(error).removeprefix(f'{file}: ')}"
+        yield Result("certificate", subject, PROBLEM, found, "Key (without passphrase) and certificates, all PEM.")
         return
-    certificates, key = _CERTIFICATE.findall(data), _KEY.search(data)
-    if not certificates:
-        yield Result("certificate", subject, PROBLEM, "holds no certificate in PEM", _ADVICE)
-        return
-    yield from judged("certificate", subject, b"\n".join(certificates), domain)
-    if key is None:
-        yield Result("key", subject, PROBLEM, "holds no private key", "Put the key and the certificates into one file.")
-        return
+    chain = b"".join(one.public_bytes(Encoding.PEM) for one in (identity.leaf, *identity.chain))
+    yield from judged("certificate", subject, chain, domain)
     if mode & 0o077:
         yield Result("key", subject, PROBLEM, f"a private key that others may read ({mode:o})", f"chmod 600 {file}")
-    try:
-        public = load_pem_private_key(key[0], None).public_key()
-        matches = _bits(public) == _bits(load_pem_x509_certificate(certificates[0]).public_key())
-    except (TypeError, ValueError) as error:
-        yield Result(
-            "key", subject, PROBLEM, f"the key cannot be read: {reason(error)}", "It must be without passphrase."
-        )
-        return
-    if matches:
-        yield Result("key", subject, OK, "belongs to the first certificate")
     else:
-        yield Result(
-            "key", subject, PROBLEM, "does not belong to the first certificate", "The server's own must be first."
-        )
-
-
-def _bits(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]
+        yield Result("key", subject, OK, "belongs to the certificate, and nobody else may read it")
 
 
 def lenient() -> ssl.SSLContext:
