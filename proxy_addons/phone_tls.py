@@ -126,12 +126,21 @@ class PhoneTls(next_layer.NextLayer):
         """Pass on what is not ours; what is left to mitmproxy is HTTP, or TLS that we serve."""
         waiting = False
         try:
-            if data.layer is None and not data.context.client.tls:
-                waiting = self._look(data)
+            if data.layer is None:
+                waiting = self._look_within(data) if data.context.client.tls else self._look(data)
         except Exception as error:  # noqa: BLE001 - mitmproxy goes on by itself
             self.failures.exception(error)
         if not waiting:
             super().next_layer(data)
+
+    def _look_within(self, data: layer.NextLayer) -> bool:
+        """The same within TLS that we serve."""
+        first = data.data_client()
+        if isinstance(data.context.client.proxy_mode, TransparentMode) and not looks_like_http(first):
+            if may_become_more(first):
+                return True
+            data.layer = TCPLayer(data.context, ignore=True)  # mitmproxy's own keeps every byte as long as it lasts
+        return False
 
     def _look(self, data: layer.NextLayer) -> bool:
         """Decide by what came first; True where more has to come."""

@@ -28,7 +28,7 @@ from tests.servers import Received, Server, message, serving
 FIRMWARE = bytes(range(256)) * 2048
 FIRST, RAW, SIXTH = SERVERS
 PORT = 8080
-UPSTREAMS = [f"http://{FIRST}", f"https://{FIRST}", f"http://{RAW}", f"http://[{SIXTH}]"]
+UPSTREAMS = [f"http://{FIRST}", f"https://{FIRST}", f"http://{RAW}", f"https://{RAW}", f"http://[{SIXTH}]"]
 
 
 def update_server(request: Received) -> Iterator[bytes]:
@@ -36,13 +36,13 @@ def update_server(request: Received) -> Iterator[bytes]:
 
 
 @contextmanager
-def echoing(address: tuple[str, int]) -> Iterator[list[str]]:
+def echoing(address: tuple[str, int], tls: ssl.SSLContext | None = None) -> Iterator[list[str]]:
     """Gives back what it gets, of whatever kind; tells who has connected."""
     peers: list[str] = []
     listener = socket.create_server(address)
 
-    def echo(connection: socket.socket) -> None:
-        with connection:
+    def echo(plain: socket.socket) -> None:
+        with plain, suppress(OSError), tls.wrap_socket(plain, server_side=True) if tls else plain as connection:
             while data := connection.recv(65536):
                 connection.sendall(data)
 
@@ -76,6 +76,7 @@ class Place:
             self.aside = stack.enter_context(serving(update_server, address=(FIRST, 8000)))
             self.sixth = stack.enter_context(serving(update_server, address=(SIXTH, 80)))
             self.raw_peers = stack.enter_context(echoing((RAW, 80)))
+            stack.enter_context(echoing((RAW, 443), tls))
 
     def from_phone(self, host: str, port: int) -> socket.socket:
         with self.net.inside("phone"):
@@ -220,6 +221,12 @@ def _queued(connection: socket.socket) -> int:
 def test_tls_of_old_phones_is_ours_and_goes_on_as_tls(place: Place, router: Proxy) -> None:
     assert place.check(FIRST, 443, client(ssl.TLSVersion.TLSv1)) == (200, answer_body())
     assert zeroed(place.secure)
+
+
+def test_what_is_not_http_within_our_tls_passes(place: Place, router: Proxy) -> None:
+    with place.from_phone(RAW, 443) as plain, client(ssl.TLSVersion.TLSv1).wrap_socket(plain) as tls:
+        tls.sendall(b"\0binary")
+        assert tls.recv(100) == b"\0binary"
 
 
 def test_tls_for_other_names_is_not_ours(place: Place, router: Proxy) -> None:

@@ -355,3 +355,29 @@ def test_openssl_s_client(proxy: Proxy) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "Cipher is AES128-SHA" in text or "Cipher    : AES128-SHA" in text
     assert text.count("BEGIN CERTIFICATE") >= 2  # the chain is sent
+
+
+def test_a_login_in_old_tls_on_both_sides(tmp_path: Path) -> None:
+    """As phones outside ask: `/RequestHandlerExt/`, a connection that NTLM authenticates, within TLS."""
+    from tests.conftest import require_tool
+    from tests.ntlm import PASSWORD, USER, NtlmServer, accounts
+
+    rules, body, certs = tmp_path / "rules.toml", tmp_path / "check.xml", identity_file(tmp_path / "phones.pem")
+    rules.write_text(REPORT_ZERO)
+    body.write_bytes(check_body())
+    words = [require_tool("curl"), "-s", "-k", "--tlsv1.0", "--tls-max", "1.0", "--ciphers", "AES128-SHA:@SECLEVEL=0"]
+    words += ["--max-time", "20", "-o", "/dev/null", "-w", "%{http_code} %{num_connects}", "--data-binary", f"@{body}"]
+    with accounts(tmp_path):
+        demanding = NtlmServer(answer_body())
+        with serving(demanding, server_context(tmp_path / "server.pem")) as server:
+            options = {"certs": certs, "tls_oldest": "1.0", "server_insecure": True, "rules": rules}
+            with running("upshim", f"https://127.0.0.1:{server.port}", tmp_path / "s", **options) as proxy:
+                url = f"https://127.0.0.1:{proxy.port}/RequestHandlerExt/ucdevice.upx"
+                for login, expected in ((["--ntlm", "-u", f"{USER}:{PASSWORD}"], "200 1"), ([], "401 1")):
+                    ended = subprocess.run(
+                        [*words, *login, url], capture_output=True, text=True, timeout=60, check=False
+                    )
+                    assert ended.stdout == expected
+    assert demanding.logins == [USER]
+    assert [one.connection for one in server.received] == [1, 1, 2]
+    assert b'Version="0.0.0.0"' in server.received[1].body
