@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -133,7 +135,7 @@ class UpstreamFiles:
             except TimeoutError:
                 return f"{target}: no answer within {WITHIN:g} s"
             except (OSError, DissectError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-                return f"{target}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                return f"{target}: {told(error)}"
             complaint = judged(head, sizes)
             if complaint is not None:
                 return f"{target}: {complaint}"
@@ -187,6 +189,13 @@ class UpstreamFiles:
             writer.transport.abort()
             with suppress(OSError):
                 await writer.wait_closed()
+
+
+def told(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError | socket.gaierror):
+        return os.strerror(error.errno)
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def judged(head: ResponseHead, sizes: range) -> str | None:

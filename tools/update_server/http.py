@@ -188,7 +188,7 @@ class UpdateServer:
 
 
 def _application(server: UpdateServer) -> Application:
-    files = {"path": str(server.service.updates), "server": server}
+    files = {"path": str(server.service.updates.absolute()), "server": server}
     return Application(
         [
             (r"/(?i:RequestHandler(?:Ext)?/ucdevice\.upx)", _CheckHandler, {"server": server}),

@@ -107,6 +107,15 @@ def test_head_gives_the_size_without_the_file(connection: http.client.HTTPConnec
     assert (response.status, response.getheader("Content-Length"), response.read()) == (200, "200000", b"")
 
 
+def test_the_folder_may_be_named_from_where_one_is(updates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(updates.parent)
+    with UpdateServer(service(Path(updates.name))) as running:
+        client = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        client.request("HEAD", IMAGE)
+        assert client.getresponse().status == 200
+        client.close()
+
+
 def test_a_range_gives_the_rest(connection: http.client.HTTPConnection, updates: Path) -> None:
     whole = next(updates.rglob("CPE.nbt")).read_bytes()
     connection.request("GET", IMAGE, headers={"Range": "bytes=150000-"})
