@@ -13,6 +13,7 @@ import pytest
 
 from captures import recording as recording_module
 from captures.bodies import PREFIX, Incoming
+from captures.database_url import Place
 from captures.exchange import Body, Exchange, Request, Response
 from captures.recording import Recording
 from captures.store import Store
@@ -42,8 +43,8 @@ def with_body(body: Body) -> Exchange:
     )
 
 
-def test_an_acknowledged_exchange_is_there_with_its_bodies(tmp_path: Path) -> None:
-    recording = Recording(tmp_path)
+def test_an_acknowledged_exchange_is_there_with_its_bodies(place: Place) -> None:
+    recording = Recording(place)
     streamed = recording.stream()
     for piece in (b"first ", b"second"):
         recording.chunk(streamed, piece)
@@ -55,10 +56,13 @@ def test_an_acknowledged_exchange_is_there_with_its_bodies(tmp_path: Path) -> No
     recording.add(with_body(Body.of(b"decoded", b"encoded")), held)
     assert done.wait()
     assert held.wait()
-    reader = Store.open(tmp_path)
+    reader = Store.open(place)
     assert len(list(reader.exchanges())) == 2
     assert b"".join(reader.bodies.chunks(digest)) == b"first second"
-    assert {path.read_bytes() for path in reader.bodies.folder.iterdir()} == {b"first second", b"decoded", b"encoded"}
+    for held_body in (b"decoded", b"encoded"):
+        assert b"".join(reader.bodies.chunks(hashlib.sha256(held_body).hexdigest())) == held_body
+    files = {path.read_bytes() for path in reader.bodies.folder.iterdir()}
+    assert files == (set() if reader.shared else {b"first second", b"decoded", b"encoded"})
     reader.close()
     recording.close()
 
@@ -109,7 +113,7 @@ def test_a_body_the_disk_cannot_keep_up_with_is_left_out(tmp_path: Path, monkeyp
     assert recording.lost == {"a body: the disk is too slow": 1}
 
 
-def test_an_observer_that_fails_costs_only_itself(tmp_path: Path) -> None:
+def test_an_observer_that_fails_costs_only_itself(place: Place) -> None:
     class Broken:
         def recorded(self, store: Store, exchange: Exchange) -> None:
             raise ValueError("no packets today")
@@ -117,7 +121,7 @@ def test_an_observer_that_fails_costs_only_itself(tmp_path: Path) -> None:
         def close(self) -> None:
             pass
 
-    recording = Recording(tmp_path, Broken())
+    recording = Recording(place, Broken())
     for _ in range(2):
         done = Acknowledged()
         recording.add(an_exchange(), done)

@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captures import schema
+from captures.database_url import Place
 from captures.exchange import Body, Exchange, Request
 from captures.recording_folder import DATABASE
 from captures.retention import INTERVAL, Expired, Keep, Kept, beyond, due
+from captures.rows import microseconds
 from captures.store import Store, files_of
 from tests.captures.test_store import an_exchange
 
@@ -33,16 +35,25 @@ def keep(store: Store, *exchanges: Exchange, written: datetime = NOW - DAY) -> N
     for exchange in exchanges:
         for sha256 in files_of(exchange):
             store.bodies.put(sha256, exchange.request.body.data or b"")
-            os.utime(store.bodies.path(sha256), (written.timestamp(), written.timestamp()))
+            if store.shared:
+                with store.engine.begin() as connection:
+                    row = schema.BODIES.update().where(schema.BODIES.c.sha256 == sha256)
+                    connection.execute(row.values(touched=microseconds(written)))
+            else:
+                os.utime(store.bodies.path(sha256), (written.timestamp(), written.timestamp()))
     store.add(exchanges)
 
 
 def bodies(store: Store) -> set[bytes]:
-    return {path.read_bytes() for path in store.bodies.folder.iterdir()}
+    found = {path.read_bytes() for path in store.bodies.folder.iterdir()}
+    if store.shared:
+        with store.engine.connect() as connection:
+            found |= {bytes(data) for data in connection.execute(sa.select(schema.BODIES.c.data)).scalars()}
+    return found
 
 
-def test_old_exchanges_go_with_the_bodies_nobody_else_needs(tmp_path: Path) -> None:
-    store = Store.create(tmp_path)
+def test_old_exchanges_go_with_the_bodies_nobody_else_needs(place: Place) -> None:
+    store = Store.create(place)
     keep(store, with_body(b"old", 9), with_body(b"shared", 9), with_body(b"shared", 1), with_body(b"new"))
     assert store.expire(NOW - 5 * DAY, None, NOW) == Expired(2, 2, 1, 3)
     assert [exchange.index for exchange in store.exchanges()] == [3, 4]
@@ -54,8 +65,8 @@ def test_old_exchanges_go_with_the_bodies_nobody_else_needs(tmp_path: Path) -> N
     store.close()
 
 
-def test_the_oldest_go_until_the_rest_fits(tmp_path: Path) -> None:
-    store = Store.create(tmp_path)
+def test_the_oldest_go_until_the_rest_fits(place: Place) -> None:
+    store = Store.create(place)
     keep(store, *(with_body(bytes([number]) * 100_000) for number in range(10)))
     assert store.expire(None, 10_000_000, NOW).exchanges == 0
     assert store.expire(None, 350_000, NOW).bodies == 7
@@ -63,8 +74,8 @@ def test_the_oldest_go_until_the_rest_fits(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_body_whose_row_may_still_come_stays(tmp_path: Path) -> None:
-    store = Store.create(tmp_path)
+def test_a_body_whose_row_may_still_come_stays(place: Place) -> None:
+    store = Store.create(place)
     keep(store, with_body(b"again", 9))
     store.bodies.put(Body.of(b"again").sha256, b"again")  # the same download once more: no row yet
     store.bodies.put(Body.of(b"fresh").sha256, b"fresh")
