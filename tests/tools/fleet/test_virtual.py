@@ -18,7 +18,7 @@ PHONES = int(os.environ.get("UPSHIM_FLEET", "0"))
 
 
 def test_the_rules_hold_and_everyone_eligible_arrives(tmp_path: Path) -> None:
-    verdict = Verdict(asyncio.run(tell(Plan.of(PHONES or 120), tmp_path)))
+    verdict = Verdict(asyncio.run(tell(Plan.of(PHONES or 100), tmp_path)))
     assert verdict.wrong == []
     counts = verdict.summary()
     assert counts["arrived"] == counts["eligible"]
