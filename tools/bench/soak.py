@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--minutes", type=float, default=2, metavar="N", help="how long (default 2)")
     parser.add_argument("--rate", type=float, default=200, metavar="N", help="checks a second (default 200)")
-    parser.add_argument("--growth", type=float, default=12, metavar="MB", help="memory that may grow (default 12)")
+    parser.add_argument("--growth", type=float, default=20, metavar="MB", help="memory that may grow (default 20)")
     parser.add_argument("--json", action="store_true", help="print JSON Lines")
 
 

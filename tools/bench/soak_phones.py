@@ -18,7 +18,7 @@ KEPT = 40  # connections kept open; the other checks come over new ones
 NEW = 0.1  # of the checks
 DOWNLOADS = 0.005  # for each check
 BROKEN_OFF = 0.2  # of the downloads: the phone hangs up in the middle
-MOST_WAITING = 300  # requests under way; above that the machine is too slow, and fewer are sent
+MOST_WAITING = 64  # requests under way; above that the machine is too slow, and fewer are sent
 WITHIN = 60.0
 LATE = "answered too late"
 
