@@ -145,15 +145,16 @@ def test_checks_through_a_shim_and_firmware_past_it(kind: str, tmp_path: Path) -
         front(kind, server.url, [shim.port], tmp_path) as port,
     ):
         assert check(port) == answer_body()
-        with phone(port) as connection:
-            connection.request("GET", "/DeviceUpdateFiles_Int/CPE.nbt")
-            assert connection.getresponse().read() == FIRMWARE
-        asked, fetched = server.received
+        for folder in ("/DeviceUpdateFiles_Int", "/RequestHandler/Files"):
+            with phone(port) as connection:
+                connection.request("GET", f"{folder}/CPE.nbt")
+                assert connection.getresponse().read() == FIRMWARE
+        asked, fetched, lync = server.received
         assert b'Version="0.0.0.0"' in asked.body
         assert [line for line in asked.head.lower().split(b"\r\n") if line.startswith(b"x-forwarded-for")] == [
             b"x-forwarded-for: 127.0.0.1"
         ]
-        assert b"x-forwarded-for" not in fetched.head.lower()
+        assert b"x-forwarded-for" not in fetched.head.lower() + lync.head.lower()
 
 
 @pytest.mark.parametrize("kind", FRONTS)
