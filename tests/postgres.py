@@ -77,7 +77,9 @@ class PostgresServer:
             "shared_buffers": "32MB",
             "max_connections": 60,
         }
-        words = [str(self._programs / "postgres"), "-D", str(self._data)]
+        # It ends with the tests even where they are killed; setpriv becomes the server.
+        guard = [setpriv, "--pdeathsig", "INT"] if (setpriv := shutil.which("setpriv")) else []
+        words = [*guard, str(self._programs / "postgres"), "-D", str(self._data)]
         words += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
             self._process = self._popen(words, log)
