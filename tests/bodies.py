@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.demo_story import OBSERVE, THEN
+from tools.cx700_rules import OBSERVE, THEN
 
 IDENTITY = {"DeviceType": "UCPhone", "Vendor": "Polycom", "Model": "CX700", "Revision": "A", "Locale": "ENU"}
 STUCK = "1.0.522.73"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from captures.store import Store
 from dissectors.version import Version
+from tools.cx700_rules import OBSERVE, THEN
 from tools.ucphone.events import EventLog, Kind, PhoneEvent
 from tools.ucphone.identity import Pace, PhoneIdentity
 from tools.ucphone.phone import Phone
@@ -33,29 +34,6 @@ STUCK, INTERIM, TARGET = (Version.parse(text) for text in ("1.0.522.73", "1.0.52
 WITHIN = 60.0  # seconds the proxy may take to say or do something before the story has failed
 ACT_WITHIN = 60.0  # and a phone
 CRASHES = 2  # of the stuck phone before the rules come: enough to see that it is a loop
-
-OBSERVE = """# Written by `upshim demo`.
-[[path]]
-name = "cx700"
-device_type = "UCPhone"
-vendor = "Polycom"
-model = "CX700"
-revision = "A"
-locale = "ENU"
-waypoints = ["1.0.522.103", "3.5.6907.222"]
-required = ["1.0.522.103"]
-
-[[rule]]
-name = "cx700-interim"
-path = "cx700"
-when.version = "< 1.0.522.101"
-"""
-THEN = {
-    "observe": "then.observe = true\n",
-    "report": 'then.report = "0.0.0.0"\n',
-    "offer": 'then.offer = { version = "next", file = "CPE.nbt", signature_file = "CPE.cat" }\n',
-}
-
 
 EventTest = Callable[[PhoneEvent], bool]
 

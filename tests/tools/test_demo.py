@@ -15,7 +15,7 @@ from proxy_addons.rules import Rules
 from tests.conftest import ROOT, require_tool
 from tools import demo_story
 from tools.cli import main
-from tools.demo_story import OBSERVE, THEN
+from tools.cx700_rules import OBSERVE, THEN
 
 
 def demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dissectors.installed_module import InstalledModule
 from dissectors.version import Version
+from tools.cx700_rules import OBSERVE, THEN
 from tools.ucphone.identity import PhoneIdentity
 from tools.ucphone.messages import CONTENT_TYPE, write_check
 from tools.update_server.messages import NoOffer, write_answer
@@ -14,23 +15,7 @@ FIRMWARE_TARGET = "/RequestHandler/Files/UCPhone/POLYCOM/CX700/A/ENU/3.5.6907.22
 HOST = "ucupdates-r2.example.com"
 RUNNING = InstalledModule("CPE.nbt", Version.parse("1.0.522.73"), "04-05-2008 10:00:00")
 ANSWER = write_answer(Answer((), "nothing is approved"), NoOffer.BLANK)
-RULES = """\
-[[path]]
-name = "cx700"
-device_type = "UCPhone"
-vendor = "Polycom"
-model = "CX700"
-revision = "A"
-locale = "ENU"
-waypoints = ["1.0.522.103", "3.5.6907.222"]
-required = ["1.0.522.103"]
-
-[[rule]]
-name = "stuck"
-path = "cx700"
-when.version = "< 1.0.522.101"
-then.report = "0.0.0.0"
-"""
+RULES = OBSERVE + THEN["report"]
 
 
 def mac(number: int) -> str:
