@@ -130,7 +130,7 @@ def render(
         "retries": str(len(shims) + 2),  # each shim and then the server, should all shims die at once
         "host": server.host,
         "port": str(server.port),
-        "shim_port": str(shims[0].port),
+        "shim_port": str(shims[0].port) if shims else "",
     }
     if kind == "haproxy":
         verified = f" ssl verify required ca-file @system-ca sni str({server.host})" if secure else ""

@@ -66,7 +66,7 @@ class Load:
                 phone.request("POST", CHECK_TARGET, check_body(), {} if keeps else {"Connection": "close"})
                 answer = phone.getresponse()
                 body = answer.read()
-                told = "" if (answer.status, body) == (200, answer_body()) else f"{answer.status} {body[:80]!r}"
+                told = "" if (answer.status, body) == (200, answer_body()) else f"{answer.status} {body[:400]!r}"
             except (OSError, http.client.HTTPException) as error:
                 told = repr(error)
                 phone.close()

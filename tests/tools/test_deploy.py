@@ -234,7 +234,7 @@ def test_a_shim_that_hangs_is_found_by_its_health_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "change"),
     [
-        ("haproxy", ("timeout server 20s", "timeout server 1s")),
+        ("haproxy", ("timeout server 20s", "timeout server 8s")),
         ("nginx", ("proxy_read_timeout 10s", "proxy_read_timeout 1s")),
     ],
 )
