@@ -108,8 +108,8 @@ BROKEN: list[tuple[bytes, Headers]] = [
     (check_body()[:-20], ()),
     (b"\xff\xfe" + check_body(), ()),
     (b"<!DOCTYPE x SYSTEM 'http://127.0.0.1/x'><x/>" + check_body(), ()),
-    (gzip.compress(check_body())[:-9], (("Content-Encoding", "gzip"),)),
-    (gzip.compress(b"\0" * (2 << 20)), (("Content-Encoding", "gzip"),)),
+    (gzip.compress(check_body(), mtime=0)[:-9], (("Content-Encoding", "gzip"),)),
+    (gzip.compress(b"\0" * (2 << 20), mtime=0), (("Content-Encoding", "gzip"),)),
     (check_body(), (("Content-Encoding", "br"),)),
 ]
 
