@@ -111,6 +111,7 @@ def test_no_acknowledged_exchange_loses_its_body_while_others_expire(tmp_path: P
             while not stop.is_set():
                 if cleaner.expire(None, 3_000, datetime.now(UTC)).exchanges:
                     expired.set()
+                stop.wait(0.005)  # without the lock: SQLite promises nobody a turn
 
         with ThreadPoolExecutor(1) as pool:
             cleaning = pool.submit(clean)
