@@ -39,6 +39,7 @@ logger = logging.getLogger("upshim")
 QUIET = 1.0  # seconds without a byte after which a connection that has nothing in flight is closed while draining
 LOOK_EVERY = 0.05  # seconds between looks at what is left while draining
 TLS_NAMES = {"1.0": "TLS1", "1.1": "TLS1_1"}  # of versions older than mitmproxy's default, as it calls them
+ACCEPTING = 50  # turns of the event loop within which an accepted connection is sure to have become a known one
 SWEEP_EVERY = 1.0  # seconds between looks for connections that overstay
 
 
@@ -243,7 +244,8 @@ def offer_listeners(state: Path, descriptors: Callable[[], list[int]], replaced:
 async def wind_down(server: proxyserver.Proxyserver, drain: Drain, limit: float) -> None:
     """Listen no longer, and wait until every connection has ended what it was at; `limit` is in seconds."""
     await server.servers.update([])
-    await asyncio.sleep(LOOK_EVERY)  # connections accepted just now become known
+    for _ in range(ACCEPTING):
+        await asyncio.sleep(0)
     deadline = time.monotonic() + limit
     while server.connections and time.monotonic() < deadline:
         busy = drain.busy()
