@@ -24,6 +24,7 @@ from tests.conftest import ROOT
 from tests.proxies import Proxy, command
 from tests.servers import Received, message, serving
 from tools.deploy import Address, render
+from tools.ports import free_port
 
 HANDS_OVER_WITHIN = 60
 MANAGER = """
@@ -98,11 +99,6 @@ def started(words: Sequence[str], *descriptors: int) -> Iterator[Proxy]:
         assert process.stdout is not None
         proxy._reader.join(HANDS_OVER_WITHIN)
         process.stdout.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def recorded(folder: Path) -> int:

@@ -26,6 +26,7 @@ from tests.proxy_addons.test_ntlm import curl, sent
 from tests.servers import Received, Server, message, serving
 from tools.deploy import KINDS, Address, address, render
 from tools.errors import UnusableInput
+from tools.ports import free_port
 
 FRONTS = ("haproxy", "nginx")
 EXT = "/RequestHandlerExt/ucdevice.upx"
@@ -51,11 +52,6 @@ class ScriptedLogin:
         else:
             token = " CHALLENGE" if b"NTLM NEGOTIATE" in request.head else ""
             yield message(b"", f"WWW-Authenticate: NTLM{token}", status="401 Unauthorized")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from tests.conftest import require_tool
 from tests.phone_certificates import identity_file
 from tests.proxies import running
 from tests.servers import message, serving
-from tests.tools.test_deploy import free_port, listening
+from tests.tools.test_deploy import listening
 from tools.deploy import KINDS, Address, render
 from tools.errors import UnusableInput
+from tools.ports import free_port
 
 OFFERS = {
     "RC4": "+ARCFOUR-128:+SHA1:+RSA",

@@ -16,6 +16,7 @@ from pathlib import Path
 from tools.bench import checks
 from tools.deploy import Address, render
 from tools.errors import UnusableInput
+from tools.ports import free_port
 
 START_WITHIN = 30.0
 STOP_WITHIN = 10.0
@@ -122,12 +123,6 @@ def status(pid: int, name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def program(name: str) -> str | None:

@@ -38,9 +38,10 @@ from rich.console import Console
 
 from captures.expiry import highest
 from captures.store import Store
-from tools.bench.proxy_targets import Usage, backend, free_port
+from tools.bench.proxy_targets import Usage, backend
 from tools.bench.soak_phones import Phones
 from tools.options import above_zero
+from tools.ports import free_port
 
 FILE_MB = 2
 WARM_UP, LONGEST_WARM_UP = 0.25, 600.0  # of the time; seconds
