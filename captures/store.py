@@ -20,7 +20,8 @@ import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
-from captures.engines import READS, Locks, StoreError, postgres_engine, reason, sqlite_engine
+from captures.engines import READS, Locks, postgres_engine, reason, sqlite_engine
+from captures.errors import StoreError
 from captures.exchange import Exchange, bodies_of
 from captures.expiry import (
     EXPIRED_THROUGH,
@@ -32,7 +33,7 @@ from captures.expiry import (
     remove_rows,
     set_number,
 )
-from captures.recording_folder import DATABASE
+from captures.recording_folder import BODIES, DATABASE
 from captures.retention import GRACE, Expired, beyond
 from captures.rows import as_text, exchange_of, microseconds, row_of
 from captures.schema import (
@@ -50,7 +51,6 @@ from captures.schema import (
 )
 from captures.shared_bodies import SMALL, SharedBodies
 
-BODIES = "bodies"
 PAGE = 500  # exchanges read or folded at once
 
 
@@ -219,11 +219,11 @@ class Store:
             new = [Recorded(replace(one.exchange, index=n), one.uid) for n, one in enumerate(new, last + 1)]
             if new:
                 _insert(connection, new)
-                if within is not None:
-                    within(connection, new)
-                if projection is not None and number_of(connection, FOLDED) >= last:
-                    projection.fold(connection, new)
-                    set_number(connection, FOLDED, new[-1].exchange.index)
+            if within is not None:
+                within(connection, new)
+            if new and projection is not None and number_of(connection, FOLDED) >= last:
+                projection.fold(connection, new)
+                set_number(connection, FOLDED, new[-1].exchange.index)
         known |= {one.uid: one.exchange.index for one in new if one.uid is not None}
         return [known[uid] for uid in uids] if uids else [one.exchange.index for one in new]
 
@@ -433,4 +433,4 @@ def _insert(connection: sa.Connection, new: Sequence[Recorded]) -> None:
         connection.execute(BODY_USES.insert(), uses)
 
 
-__all__ = ["Projection", "Recorded", "Store", "StoreError", "files_of"]
+__all__ = ["Projection", "Recorded", "Store", "files_of"]

@@ -34,6 +34,10 @@ class Check:
     histories: Histories | None
     _seen: dict[tuple[str, Version], str | None] = field(default_factory=dict)
 
+    def phone(self) -> Phone | None:
+        """Who asks; None where it cannot be told."""
+        return self.rewriter.phone(*self.message)
+
     def now(self) -> Checked:
         """Decide at once."""
         histories = Histories() if self.histories is None else self.histories

@@ -136,6 +136,16 @@ class Rewriter:
         edited = _edit(untouched, headers, "report", lambda: check.with_reported(report.version, timestamp))
         return Checked(edited, decision, phone)
 
+    def phone(self, raw: bytes, headers: Headers, address: str | None = None) -> Phone | None:
+        """The phone that sends an update check; None for anything else."""
+        decoded, _ = self._decoded(raw, headers)
+        if decoded is None:
+            return None
+        try:
+            return replace(phone_of(_decode_check(decoded, self.vocabulary, charset(headers))), address=address)
+        except DissectError:
+            return None
+
     def _fact(self, decision: Decision) -> Fact:
         return {**decision.to_json(), "dry_run": self.dry_run, "rules_sha256": self.rules.sha256 or None}
 

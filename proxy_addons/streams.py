@@ -7,8 +7,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from captures.base_recording import Recorder, StreamedBody
 from captures.exchange import Body
-from captures.recording import Recorder, StreamedBody
 from proxy_addons.failures import Failures
 
 
