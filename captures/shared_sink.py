@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from captures.database_url import DatabaseUrl
 from captures.engines import is_poison, reason
 from captures.errors import StoreError
+from captures.exchange import bodies_held
 from captures.journalling import Journal, told_of
 from captures.privacy import Stored, stored
 from captures.retention import Keep
 from captures.shared_bodies import SharedBodies
 from captures.sink import RETRY_AFTER, Item, Lose, Result
-from captures.sinks import bodies_held, fold_all, reason_of, tidy
+from captures.sinks import fold_all, reason_of, tidy
 from captures.spool import SPOOL, Spool, Waiting
 from captures.store import Projection, Recorded, Store
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from captures.database_url import DatabaseUrl, Place
 from captures.engines import reason
 from captures.errors import StoreError
-from captures.exchange import Exchange, bodies_of
+from captures.exchange import bodies_held
 from captures.journalling import Journal, Told, told_of
 from captures.privacy import Stored, stored
 from captures.recording_folder import DATABASE
@@ -44,17 +44,6 @@ def sink_of(
     from captures.shared_sink import SharedSink  # noqa: PLC0415 - it builds upon this module
 
     return SharedSink(place, setting, state, projection, lose, tell)
-
-
-def bodies_held(exchanges: Sequence[Exchange]) -> dict[str, bytes]:
-    """The bodies these exchanges hold, by their sha256."""
-    held = {}
-    for body in (body for exchange in exchanges for body in bodies_of(exchange)):
-        if body.data:
-            held[body.sha256] = body.data
-        if body.encoded and body.encoded_sha256:
-            held[body.encoded_sha256] = body.encoded
-    return held
 
 
 class FolderSink:

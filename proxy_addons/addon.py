@@ -45,6 +45,7 @@ from proxy_addons.kill_switch import KillSwitch
 from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
 from proxy_addons.package_watch import PackageWatch
+from proxy_addons.policy import NO_EDITS
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules, RulesError
 from proxy_addons.streams import Hold, Tee
@@ -264,7 +265,7 @@ class Upshim:
         self._watches[flow] = watch
         self._look_for_fetch(watch, flow)
         try:
-            length = body_length(request)
+            length = body_length(headers, of_request=True)
         except ValueError as error:
             watch.problems.append(f"request: {error}")
             length = self.rewriter.limit + 1
@@ -309,7 +310,7 @@ class Upshim:
         if bodyless:
             return
         try:
-            length = body_length(response)
+            length = body_length(watch.response.headers, of_request=False)
         except ValueError as error:
             watch.problems.append(f"answer: {error}")
             length = self.rewriter.limit + 1
@@ -444,14 +445,17 @@ class Upshim:
             self.failures.note(cause, detail)
 
     def _response_edits(self, watch: Watch) -> HeaderEdits:
-        return watch.checked.decision.response_headers if watch.checked is not None else HeaderEdits()
+        return watch.checked.decision.response_headers if watch.checked is not None else NO_EDITS
 
     def _commit(self, message: http.Message, ours: Message, edits: HeaderEdits) -> None:
         """Put what was computed into mitmproxy's message: one assignment for the body, one for the headers."""
+        changed = ours.edited is not None and ours.edited.changed
+        if not changed and (edits is NO_EDITS or self.rewriter.dry_run):
+            return
         # mitmproxy's own changes stay: an Expect it has answered must not be sent on.
         current = headers_of(message)
         headers = current if self.rewriter.dry_run else edit_headers(current, edits)
-        if ours.edited is not None and ours.edited.changed:
+        if changed and ours.edited is not None:
             if "transfer-encoding" not in message.headers:
                 headers = edit_headers(headers, HeaderEdits((("Content-Length", str(len(ours.edited.sent))),)))
             message.raw_content = ours.edited.sent
