@@ -11,7 +11,7 @@ import pytest
 
 from proxy_addons import interlocks, policy
 from tools.fleet.population import Behaviour, populate
-from tools.fleet.story import Plan, tell
+from tools.fleet.story import Plan, Site, tell
 from tools.fleet.verdict import Verdict
 
 PHONES = int(os.environ.get("UPSHIM_FLEET", "0"))
@@ -27,7 +27,9 @@ def test_the_rules_hold_and_everyone_eligible_arrives(tmp_path: Path) -> None:
 
 def test_the_same_over_a_restart_with_what_is_recorded(tmp_path: Path) -> None:
     verdict = Verdict(
-        asyncio.run(tell(replace(Plan.of(PHONES or 25, seed=2), minimum=2), tmp_path, str(tmp_path / "recording")))
+        asyncio.run(
+            tell(replace(Plan.of(PHONES or 25, seed=2), minimum=2), tmp_path, Site(record=str(tmp_path / "recording")))
+        )
     )
     assert verdict.wrong == []
 
