@@ -61,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
     if args.shims < 1:
         raise UnusableInput(f"--shims: expected 1 or more, found {args.shims}")
     with tempfile.TemporaryDirectory(prefix="upshim-fleet-") as name, site(args, Path(name)) as where:
+        plan = Plan.of(args.phones, args.seed, least=2 if args.shims == 1 else 5)
         began, cpu = time.perf_counter(), cpu_seconds()
-        told = asyncio.run(tell(Plan.of(args.phones, args.seed), Path(name), where))
+        told = asyncio.run(tell(plan, Path(name), where))
         seconds = {"wall_s": round(time.perf_counter() - began, 1), "cpu_s": round(cpu_seconds() - cpu, 1)}
         verdict = Verdict(told)
     counts = {**verdict.summary(), **seconds, "peak": peak()}
