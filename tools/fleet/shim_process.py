@@ -27,14 +27,14 @@ STOP_WITHIN = 60.0
 class ShimProcess:
     """A shim that is a process. What it logs goes into a file."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, writer: asyncio.StreamWriter) -> None:
         """Use `start`."""
         self.gone = False
         self._process = process
         self._log = log
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._writer: asyncio.StreamWriter | None = None
+        self._writer = writer
         self._listening: asyncio.Task[None] | None = None
 
     @classmethod
@@ -46,8 +46,8 @@ class ShimProcess:
             process = subprocess.Popen(
                 words, stdout=output, stderr=output, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
-        shim = cls(process, log)
-        reader, shim._writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        shim = cls(process, log, writer)
         shim._listening = asyncio.create_task(shim._listen(reader))
         async with asyncio.timeout(START_WITHIN):
             await shim._call("start", upstream, settings)
@@ -82,8 +82,7 @@ class ShimProcess:
     async def close(self) -> None:
         """As in `Shim`."""
         self.gone = True
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
         with suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._process.wait, STOP_WITHIN)
         self.kill()
@@ -91,7 +90,7 @@ class ShimProcess:
             await self._listening
 
     async def _call(self, what: str, *arguments: object) -> Any:
-        if self.gone or self._writer is None:
+        if self.gone:
             raise ShimGone
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
@@ -103,6 +102,7 @@ class ShimProcess:
             while (message := await receive(reader)) is not None:
                 number, result = message
                 self._waiting.pop(number).set_result(result)
+        self._writer.close()
         for answer in self._waiting.values():
             answer.set_exception(ShimGone() if self.gone else RuntimeError(f"a shim has ended: {self._log}"))
         self._waiting.clear()

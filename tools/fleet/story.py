@@ -34,7 +34,8 @@ from tools.update_server.packages import CX700, make_synthetic
 from tools.update_server.rules import Rule, RuleBook
 from tools.update_server.service import UpdateService
 
-TOGETHER = 40  # phones that ask at the same moment, where several shims take them
+TOGETHER = 40  # phones at most that ask at the same moment, where several shims take them
+MOMENTS = 8  # of a day, at least
 AMIDST = 3  # answers on their way when a shim is killed, or the database is stopped
 IMAGE = 64 << 10  # bytes: the smallest that is taken for firmware
 FAMILIES = {
@@ -227,7 +228,8 @@ async def tell(plan: Plan, folder: Path, site: Site | None = None) -> Told:
             front = Front(server, clock, shims.all)
             members = list(populate(plan.phones, plan.seed))
             # Where the phones believe to ask, and where offers point: everything goes through the shims.
-            simulation = Simulation(front, server.url, members, clock, plan.seed, TOGETHER if site.shims > 1 else 1)
+            together = min(TOGETHER, plan.phones // MOMENTS) if site.shims > 1 else 1
+            simulation = Simulation(front, server.url, members, clock, plan.seed, together)
             first, last, everybody = (begin + day * DAY for day in (*plan.killed, plan.everybody))
             told = Told(plan, [], simulation.phones, simulation.fetched, (first, last), everybody)
             for day, turn in turns(plan, site, folder, shims, front, told):
