@@ -36,6 +36,7 @@ refused as a whole.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 import tomllib
@@ -56,6 +57,7 @@ MAX_OUTCOMES_KEPT = 2000  # of one upgrade path, the newest
 RULE_FLAGS = ("allow_downgrade", "allow_address_identity", "check_files")
 IDENTITY = ("device_type", "vendor", "model", "revision", "locale")
 
+_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -155,14 +157,16 @@ class Rules:
         if len(text) > MAX_RULES_BYTES:
             raise RulesError(0, f"expected at most {MAX_RULES_BYTES} bytes")
         try:
-            source = text.decode()
+            source = text.removeprefix(codecs.BOM_UTF8).decode()  # editors on Windows begin with it
             document = tomllib.loads(source)
         except UnicodeDecodeError as error:
-            raise RulesError(
-                0, f"expected UTF-8, found byte {text[error.start]:#04x} at offset {error.start}"
-            ) from None
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise RulesError(line, f"expected UTF-8, found byte {error.object[error.start]:#04x}") from None
         except tomllib.TOMLDecodeError as error:
-            raise RulesError(0, f"not TOML: {error}") from None
+            what, place = str(error), _PLACE.search(str(error))
+            if place is None:  # at the end of the document
+                raise RulesError(len(source.splitlines()), f"not TOML: {what}") from None
+            raise RulesError(int(place[1]), f"not TOML: {what[: place.start()]}, column {place[2]}") from None
         except RecursionError:
             raise RulesError(0, "not TOML: nested too deeply") from None
         return _Reader(source, document).rules(hashlib.sha256(text).hexdigest())
@@ -268,6 +272,9 @@ class _Reader:
             then.fail("observe", "expected true")
         if (report or offer) and rule.version is None:
             table.fail("when", f"rule {name!r} would never stop: expected when.version")
+        if report and path and rule.version and path.waypoints[-1] in rule.version:
+            last = path.waypoints[-1]
+            when.fail("version", f"rule {name!r} would never stop: expected a range without the last waypoint, {last}")
         return rule
 
     def _constraints(self, when: Table) -> VersionRange | None:
@@ -316,6 +323,9 @@ class _Reader:
         table.only("set", "remove")
         inner = table.inner("set")
         edits = HeaderEdits(tuple((name, inner.text(name)) for name in inner.values), tuple(table.list("remove")))
+        for name, value in edits.set:
+            if not value.isascii():
+                inner.fail(name, f"{inner.inside}.{name}: expected ASCII, found {value!r}")
         for name in (*inner.values, *edits.remove):
             if not _TOKEN.fullmatch(name) or name.lower() in {
                 "content-length",
