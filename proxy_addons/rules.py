@@ -134,6 +134,11 @@ class Rule:
     check_files: bool | None = None
 
     @property
+    def matches_all(self) -> bool:
+        """Whether it matches every phone of its path, or without one every phone."""
+        return self.version is None and self.macs is None and self.serials is None and self.subnets is None
+
+    @property
     def checks_files(self) -> bool:
         """Whether the files must have been seen upstream: unless told otherwise for an offer, not for a report."""
         return self.offer is not None if self.check_files is None else self.check_files
@@ -190,11 +195,20 @@ class _Reader:
                 table.fail("name", f"a path named {path.name!r} is there already")
             paths[path.name] = path
         rules: dict[str, Rule] = {}
+        takes_all: dict[str | None, str] = {}  # by path: the rule that leaves no phone of it to later ones
         for table in self._tables("rule"):
             rule = self._rule(table, paths)
             if rule.name in rules:
                 table.fail("name", f"a rule named {rule.name!r} is there already")
             rules[rule.name] = rule
+            name = rule.path.name if rule.path is not None else None
+            before = takes_all.get(name) or takes_all.get(None)
+            if before is not None:
+                table.fail(
+                    "name", f"rule {rule.name!r} is never reached: rule {before!r} before it matches every phone"
+                )
+            if rule.matches_all:
+                takes_all[name] = rule.name
         return Rules(tuple(paths.values()), tuple(rules.values()), sha256)
 
     def _tables(self, kind: str) -> list[Table]:
@@ -208,7 +222,8 @@ class _Reader:
         ]
 
     def _line(self, key: str) -> int:
-        return next((number for number, line in enumerate(self._lines, 1) if key in line), 0)
+        begins = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}(?![\w-])")
+        return next((number for number, line in enumerate(self._lines, 1) if begins.match(line)), 0)
 
     def _path(self, table: Table) -> UpgradePath:
         table.only("name", *IDENTITY, "waypoints", "required", "update_type")

@@ -83,11 +83,13 @@ SUBTABLES = (
     )
     + '[rule.scope]\nmac = ["0004f2000176"]\nserial = [""]\n'
 )
+OBSERVE_ALL = RULES.replace('when.version = "< 1.0.522.101"\n', "then.observe = true\n").replace("stuck", "all")
 MISTAKES = [
     ("[[rule]\n", 1, "not TOML: .*, column 7"),
     ("x = 1\ny = [", 2, "not TOML: .*end of document"),
     ("x = 1\n\xff", 2, "expected UTF-8, found byte 0xff"),
     ("x = 1", 1, "found 'x'"),
+    ("# the x of all\n\n[[x]]", 3, "found 'x'"),
     ("rule = 1", 1, r"\[\[rule\]\] tables"),
     (REPORT_ZERO.replace("model", "modell"), 6, "unknown key 'modell'"),
     (REPORT_ZERO.replace('"CX700"', "700"), 6, "model: expected text, found 700"),
@@ -138,6 +140,16 @@ MISTAKES = [
     (REPORT_ZERO + "limits.per_day = 1\n", 17, "unknown key 'limits.per_day'"),
     (REPORT_ZERO + "limits = 5\n", 17, "limits: expected a table"),
     (REPORT_ZERO + 'allow_address_identity = "yes"\n', 17, "expected true or false"),
+    (
+        OBSERVE_ALL + '[[rule]]\nname = "late"\npath = "cx700"\nthen.observe = true\n',
+        17,
+        "'late' is never reached: .*'all'",
+    ),
+    (
+        REPORT_ZERO.replace("[[rule]]", '[[rule]]\nname = "any"\nthen.observe = true\n[[rule]]'),
+        16,
+        "'stuck' is never reached: rule 'any'",
+    ),
     (REPORT_ZERO + REPORT_ZERO, 19, "a path named 'cx700' is there already"),
 ]
 
