@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import threading
@@ -154,6 +155,31 @@ def is_shared(connection: sa.Connection | sa.Engine) -> bool:
 def insert(connection: sa.Connection, table: sa.Table) -> Any:
     """An `INSERT` that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return postgresql.insert(table) if is_shared(connection) else sqlite.insert(table)
+
+
+@functools.cache
+def insert_new(table: sa.Table) -> sa.TextClause:
+    """An `INSERT` of whole rows that leaves those alone that are there already.
+
+    As text, for both databases write it alike, and SQLAlchemy compiles what has an `ON CONFLICT` at every execution.
+    """
+    return _text(table, "DO NOTHING")
+
+
+@functools.cache
+def upsert(table: sa.Table, *changed: str) -> sa.TextClause:
+    """An `INSERT` of whole rows that changes those that are there already: in these columns, or in all."""
+    key = {column.name for column in table.primary_key}
+    names = changed or [column.name for column in table.columns if column.name not in key]
+    update = ", ".join(f'"{name}" = excluded."{name}"' for name in names)
+    return _text(table, f"({', '.join(sorted(key))}) DO UPDATE SET {update}")
+
+
+def _text(table: sa.Table, conflict: str) -> sa.TextClause:
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    values = ", ".join(f":{column.name}" for column in table.columns)
+    statement = sa.text(f'INSERT INTO "{table.name}" ({names}) VALUES ({values}) ON CONFLICT {conflict}')  # noqa: S608
+    return statement.bindparams(*(sa.bindparam(column.name, type_=column.type) for column in table.columns))
 
 
 def reason(error: Exception) -> str:

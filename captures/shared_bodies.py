@@ -14,7 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
-from captures.engines import insert
+from captures.engines import upsert
 from captures.schema import BODIES, BODY_USES
 
 SMALL = 1 << 20  # bytes of a body that goes into the database
@@ -41,9 +41,7 @@ class SharedBodies(BodyFiles):
         # In one order, for other shims may be at the same bodies.
         rows = [{"sha256": sha256, "touched": touched, "data": data} for sha256, data in sorted(bodies.items())]
         if rows:
-            row = insert(connection, BODIES)
-            update = row.on_conflict_do_update(index_elements=["sha256"], set_={"touched": row.excluded.touched})
-            connection.execute(update, rows)
+            connection.execute(upsert(BODIES, "touched"), rows)
 
     def put_aside(self, sha256: str, data: bytes) -> None:
         """Keep a body on this machine until the database is back."""

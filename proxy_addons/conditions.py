@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from dissectors import DissectError
-from dissectors.version import Version
+from dissectors.version import ZERO, Version
 
 _CONSTRAINT = re.compile(r"(<=|>=|!=|<|>|==?)?\s*([\d.]+)")
 _WINDOW = re.compile(r"(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)(\s+UTC)?", re.ASCII | re.IGNORECASE)
@@ -29,7 +29,17 @@ class VersionRange:
             if match is None:
                 raise DissectError(0, "a constraint such as '< 1.0.522.101'", repr(part.strip()))
             constraints.append(((match[1] or "=").replace("==", "="), Version.parse(match[2])))
-        return cls(tuple(constraints))
+        found = cls(tuple(constraints))
+        if found.empty:
+            raise DissectError(0, "constraints that a version can meet", repr(text.strip()))
+        return found
+
+    @property
+    def empty(self) -> bool:
+        """Whether no version lies within, as far as the bounds tell."""
+        bounds = [bound for _, bound in self.constraints]
+        beside = [Version(*bound[:3], bound.qfe + step) for bound in bounds for step in (0, 1)]
+        return not any(version in self for version in (ZERO, *beside))
 
     def __contains__(self, version: Version) -> bool:
         holds = {

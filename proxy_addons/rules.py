@@ -36,6 +36,7 @@ refused as a whole.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 import tomllib
@@ -56,6 +57,7 @@ MAX_OUTCOMES_KEPT = 2000  # of one upgrade path, the newest
 RULE_FLAGS = ("allow_downgrade", "allow_address_identity", "check_files")
 IDENTITY = ("device_type", "vendor", "model", "revision", "locale")
 
+_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -132,6 +134,11 @@ class Rule:
     check_files: bool | None = None
 
     @property
+    def matches_all(self) -> bool:
+        """Whether it matches every phone of its path, or without one every phone."""
+        return self.version is None and self.macs is None and self.serials is None and self.subnets is None
+
+    @property
     def checks_files(self) -> bool:
         """Whether the files must have been seen upstream: unless told otherwise for an offer, not for a report."""
         return self.offer is not None if self.check_files is None else self.check_files
@@ -155,14 +162,16 @@ class Rules:
         if len(text) > MAX_RULES_BYTES:
             raise RulesError(0, f"expected at most {MAX_RULES_BYTES} bytes")
         try:
-            source = text.decode()
+            source = text.removeprefix(codecs.BOM_UTF8).decode()  # editors on Windows begin with it
             document = tomllib.loads(source)
         except UnicodeDecodeError as error:
-            raise RulesError(
-                0, f"expected UTF-8, found byte {text[error.start]:#04x} at offset {error.start}"
-            ) from None
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise RulesError(line, f"expected UTF-8, found byte {error.object[error.start]:#04x}") from None
         except tomllib.TOMLDecodeError as error:
-            raise RulesError(0, f"not TOML: {error}") from None
+            what, place = str(error), _PLACE.search(str(error))
+            if place is None:  # at the end of the document
+                raise RulesError(len(source.splitlines()), f"not TOML: {what}") from None
+            raise RulesError(int(place[1]), f"not TOML: {what[: place.start()]}, column {place[2]}") from None
         except RecursionError:
             raise RulesError(0, "not TOML: nested too deeply") from None
         return _Reader(source, document).rules(hashlib.sha256(text).hexdigest())
@@ -186,11 +195,20 @@ class _Reader:
                 table.fail("name", f"a path named {path.name!r} is there already")
             paths[path.name] = path
         rules: dict[str, Rule] = {}
+        takes_all: dict[str | None, str] = {}  # by path: the rule that leaves no phone of it to later ones
         for table in self._tables("rule"):
             rule = self._rule(table, paths)
             if rule.name in rules:
                 table.fail("name", f"a rule named {rule.name!r} is there already")
             rules[rule.name] = rule
+            name = rule.path.name if rule.path is not None else None
+            before = takes_all.get(name) or takes_all.get(None)
+            if before is not None:
+                table.fail(
+                    "name", f"rule {rule.name!r} is never reached: rule {before!r} before it matches every phone"
+                )
+            if rule.matches_all:
+                takes_all[name] = rule.name
         return Rules(tuple(paths.values()), tuple(rules.values()), sha256)
 
     def _tables(self, kind: str) -> list[Table]:
@@ -204,7 +222,8 @@ class _Reader:
         ]
 
     def _line(self, key: str) -> int:
-        return next((number for number, line in enumerate(self._lines, 1) if key in line), 0)
+        begins = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}(?![\w-])")
+        return next((number for number, line in enumerate(self._lines, 1) if begins.match(line)), 0)
 
     def _path(self, table: Table) -> UpgradePath:
         table.only("name", *IDENTITY, "waypoints", "required", "update_type")
@@ -268,6 +287,9 @@ class _Reader:
             then.fail("observe", "expected true")
         if (report or offer) and rule.version is None:
             table.fail("when", f"rule {name!r} would never stop: expected when.version")
+        if report and path and rule.version and path.waypoints[-1] in rule.version:
+            last = path.waypoints[-1]
+            when.fail("version", f"rule {name!r} would never stop: expected a range without the last waypoint, {last}")
         return rule
 
     def _constraints(self, when: Table) -> VersionRange | None:
@@ -316,6 +338,9 @@ class _Reader:
         table.only("set", "remove")
         inner = table.inner("set")
         edits = HeaderEdits(tuple((name, inner.text(name)) for name in inner.values), tuple(table.list("remove")))
+        for name, value in edits.set:
+            if not value.isascii():
+                inner.fail(name, f"{inner.inside}.{name}: expected ASCII, found {value!r}")
         for name in (*inner.values, *edits.remove):
             if not _TOKEN.fullmatch(name) or name.lower() in {
                 "content-length",

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from captures.engines import insert
+from captures.engines import insert_new, upsert
 from captures.rows import as_text, microseconds, moment_of
 from captures.schema import OUTCOMES, PHONES, PLACES, RESERVATIONS, UNDECIDED
 from captures.store import Recorded
@@ -108,7 +108,8 @@ class PlaceRows(Places):
         for identity in sorted(self._changed & self._offered.keys()):
             rule, granted, until = self._offered[identity]
             rows.append({"identity": identity, "uid": "", "rule": rule, "granted": granted, "until": until})
-        _upsert(self._connection, PLACES, rows, ("identity", "uid"))
+        if rows:
+            execute(upsert(PLACES), rows)
         self._changed, self._gone = set(), []
 
 
@@ -144,14 +145,14 @@ class FoldedHistories(Histories):
         self._flush_phones()
         self._rows.flush()
         if self._ends:
-            self._connection.execute(insert(self._connection, OUTCOMES).on_conflict_do_nothing(), self._ends)
+            self._connection.execute(insert_new(OUTCOMES), self._ends)
         closed = [{"a": path, "b": name} for (path, name), since in sorted(self._open.items()) if since is None]
         if closed:
             both = (UNDECIDED.c.path == sa.bindparam("a")) & (UNDECIDED.c.identity == sa.bindparam("b"))
             self._connection.execute(UNDECIDED.delete().where(both), closed)
         opened = [{"path": path, "identity": name, "at": at} for (path, name), at in sorted(self._open.items()) if at]
         if opened:
-            self._connection.execute(insert(self._connection, UNDECIDED).on_conflict_do_nothing(), opened)
+            self._connection.execute(insert_new(UNDECIDED), opened)
         self._ends, self._open = [], {}
 
     def _flush_phones(self) -> None:
@@ -170,7 +171,8 @@ class FoldedHistories(Histories):
                     "history": to_row(phone),
                 }
             )
-        _upsert(self._connection, PHONES, rows, ("identity",))
+        if rows:
+            self._connection.execute(upsert(PHONES), rows)
         self._dirty = set()
 
     # Where history.py has a dictionary.
@@ -274,7 +276,7 @@ class PhoneProjection:
         if rule is not None:
             until = microseconds(at + FETCH_LEASE)
             row = {"identity": identity, "uid": uid, "rule": rule, "granted": microseconds(at), "until": until}
-            connection.execute(insert(connection, PLACES).on_conflict_do_nothing(), [row])
+            connection.execute(insert_new(PLACES), [row])
 
 
 def prune(connection: sa.Connection, most: int = MAX_PHONES) -> None:
@@ -288,10 +290,3 @@ def prune(connection: sa.Connection, most: int = MAX_PHONES) -> None:
     connection.execute(PHONES.delete().where(PHONES.c.last_seen <= max(old, -1 if beyond is None else beyond)))
     for column in (OUTCOMES.c.at, UNDECIDED.c.at, RESERVATIONS.c.at, PLACES.c.until):
         connection.execute(column.table.delete().where(column < old))
-
-
-def _upsert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]], key: Sequence[str]) -> None:
-    if rows:
-        row = insert(connection, table)
-        update = {name: row.excluded[name] for name in rows[0] if name not in key}
-        connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=update), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any, NoReturn
 
 from dissectors import DissectError
@@ -40,13 +40,18 @@ class Table:
     start: int
     inside: str = ""
 
-    def fail(self, key: str, message: str) -> NoReturn:
-        """Raise `RulesError` for a key of this table."""
-        raise RulesError(self._line(key), message)
+    def fail(self, key: str, message: str, item: str | None = None) -> NoReturn:
+        """Raise `RulesError` for a key of this table, or for one item of the list it has."""
+        line = self._line(key)
+        raise RulesError(line if item is None else self._line_of(item, line), message)
 
-    def refuse(self, key: str, error: DissectError) -> NoReturn:
+    def refuse(self, key: str, error: DissectError, item: str | None = None) -> NoReturn:
         """Raise `RulesError` for a value that a dissector could not read."""
-        self.fail(key, f"{self._name(key)}: expected {error.expected}, found {error.found}")
+        self.fail(key, f"{self._name(key)}: expected {error.expected}, found {error.found}", item)
+
+    def expected(self, key: str, what: str) -> NoReturn:
+        """Raise `RulesError` for a value that is of another kind."""
+        self.fail(key, f"{self._name(key)}: expected {what}, found {shown(self.values.get(key))}")
 
     def only(self, *known: str) -> None:
         """Accept no other keys."""
@@ -58,28 +63,28 @@ class Table:
         """A text in one line that is not blank."""
         value = self.values.get(key, default)
         if not isinstance(value, str) or not value.strip() or any(ord(char) < 32 for char in value):
-            self.fail(key, f"{self._name(key)}: expected text, found {value!r}")
+            self.expected(key, "text")
         return str(value)
 
     def flag(self, key: str) -> bool:
         """True or false; false where it is not there."""
         value = self.values.get(key, False)
         if not isinstance(value, bool):
-            self.fail(key, f"{self._name(key)}: expected true or false, found {value!r}")
+            self.expected(key, "true or false")
         return bool(value)
 
     def whole(self, key: str, default: int | None, most: int) -> int | None:
         """A whole number from 1 to `most`."""
         value = self.values.get(key, default)
         if value is not None and (type(value) is not int or not 1 <= value <= most):
-            self.fail(key, f"{self._name(key)}: expected a whole number from 1 to {most}, found {value!r}")
+            self.expected(key, f"a whole number from 1 to {most}")
         return value
 
     def number(self, key: str, most: float) -> float | None:
         """A number from 0 to `most`, None where it is not there."""
         value = self.values.get(key)
         if value is not None and (type(value) not in {int, float} or not 0 <= value <= most):
-            self.fail(key, f"{self._name(key)}: expected a number from 0 to {most:g}, found {value!r}")
+            self.expected(key, f"a number from 0 to {most:g}")
         return value
 
     def duration(self, key: str, default: str) -> timedelta:
@@ -94,7 +99,7 @@ class Table:
         """A table inside this one; an empty one where it is not there."""
         value = self.values.get(key, {})
         if not isinstance(value, dict):
-            self.fail(key, f"{self._name(key)}: expected a table, found {value!r}")
+            self.expected(key, "a table")
         return Table(value, self.where, self.lines, self.start, self._name(key))
 
     def version(self, key: str) -> Version:
@@ -107,15 +112,19 @@ class Table:
 
     def versions(self, key: str) -> tuple[Version, ...]:
         """A list of versions."""
-        return tuple(
-            Table({key: item}, self.where, self.lines, self.start, self.inside).version(key) for item in self.list(key)
-        )
+        versions = []
+        for item in self.list(key):
+            try:
+                versions.append(Version.parse(item))
+            except DissectError as error:
+                self.refuse(key, error, item)
+        return tuple(versions)
 
     def list(self, key: str) -> list[str]:
         """A list of texts."""
         value = self.values.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.fail(key, f"{self._name(key)}: expected a list of texts, found {value!r}")
+            self.expected(key, "a list of texts")
         return list(value)
 
     def strings(self, key: str) -> frozenset[str] | None:
@@ -133,7 +142,8 @@ class Table:
         for item in self.list(key):
             mac = normal_mac(item)
             if mac is None:
-                self.fail(key, f"{self._name(key)}: expected a MAC address such as 00:04:f2:00:01:76, found {item!r}")
+                expected = "a MAC address such as 00:04:f2:00:01:76"
+                self.fail(key, f"{self._name(key)}: expected {expected}, found {item!r}", item)
             macs.add(mac)
         return frozenset(macs)
 
@@ -146,7 +156,8 @@ class Table:
             try:
                 networks.append(ipaddress.ip_network(item.strip()))
             except ValueError as error:
-                self.fail(key, f"{self._name(key)}: expected a subnet such as 10.1.0.0/16, found {item!r} ({error})")
+                expected = "a subnet such as 10.1.0.0/16"
+                self.fail(key, f"{self._name(key)}: expected {expected}, found {item!r} ({error})", item)
         return tuple(networks)
 
     def _name(self, key: str) -> str:
@@ -174,3 +185,26 @@ class Table:
                 first = first or number + 1
                 below = below or (number + 1 if within else None)
         return below or first or self.start
+
+    def _line_of(self, item: str, start: int) -> int:
+        """The line of an item of a list that begins in a line."""
+        for number in range(max(start, 1), len(self.lines) + 1):
+            line = self.lines[number - 1]
+            if number > start and line.lstrip().startswith("["):
+                break
+            if f'"{item}"' in line or f"'{item}'" in line:
+                return number
+        return start
+
+
+def shown(value: object) -> str:
+    """A value as it stands in the file, as far as that matters."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case datetime() | date() | time():
+            return value.isoformat()
+        case _:
+            return repr(value)

@@ -4,7 +4,8 @@ Example:
   upshim forget --mac 00-04-F2-00-01-76 rec
 
 The journal stays whole: decisions about the phone remain, under a pseudonym that nobody can resolve any more. Files
-made from the recording (packet captures, exports) are not touched. The exit code is 1 where nothing was found.
+made from the recording (packet captures, exports) are not touched. A body that was written within the last ten minutes
+stays: a proxy may be about to record it for another phone. The exit code is 1 where nothing was found.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from captures.database_url import place_of
 from captures.errors import CaptureError
 from captures.forgetting import forget
 from captures.recording_folder import is_recording
+from captures.store import Store
 from dissectors.mac_address import normal_mac
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 
@@ -38,12 +40,13 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(args.recording, Path) and not is_recording(args.recording):
         raise UnusableInput(f"{args.recording}: not a recording")
     try:
+        Store.open(args.recording).close()  # one that cannot be read loses nothing
         found = forget(args.recording, mac)
     except (CaptureError, OSError, sa.exc.SQLAlchemyError) as error:
         raise UnusableInput(str(getattr(error, "orig", None) or error).splitlines()[0]) from error
     if args.json:
         print(json.dumps({"kind": "forgotten", **found._asdict()}))
     else:
-        waiting = f"; {found.waiting} more go with a later look: they are too young" if found.waiting else ""
+        waiting = f"; {found.waiting} more are too young: the same in 10 minutes removes them" if found.waiting else ""
         print(f"removed {found.exchanges} exchanges and {found.bodies} bodies{waiting}")
-    return EXIT_OK if found.exchanges else EXIT_PROBLEM
+    return EXIT_OK if found.exchanges or found.bodies else EXIT_PROBLEM

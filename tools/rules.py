@@ -157,7 +157,8 @@ def judged(rule: Rule, phone: Phone, situation: Situation) -> tuple[Decision, li
     lines = [Line("would", decision.action, True, text) for text in sent(decision)]
     if plan is None:
         return decision, lines
-    holding = [(interlock.__name__, interlock(plan)) for interlock in INTERLOCKS]
+    # The last one asks a server. Those before it ask a database, which keeps other decisions waiting from then on.
+    holding = [(interlock.__name__, interlock(plan)) for interlock in reversed(INTERLOCKS)][::-1]
     lines += [
         Line("interlock", name, reason is not None, reason or note(name, rule, situation)) for name, reason in holding
     ]

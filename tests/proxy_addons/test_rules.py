@@ -44,6 +44,7 @@ then.request_headers = { set = { X-Upshim = "1" }, remove = ["X-Debug"] }
     assert len(rules.sha256) == 64
     assert Rules.parse(b"") == Rules(sha256=Rules.parse(b"").sha256)
     assert Rules.parse(OFFER_NEXT.encode()).rules[0].offer == Offer(None)
+    assert Rules.parse(b"\xef\xbb\xbf" + OFFER_NEXT.encode()).rules == Rules.parse(OFFER_NEXT.encode()).rules
 
 
 def test_conditions_scope_and_limits() -> None:
@@ -82,28 +83,44 @@ SUBTABLES = (
     )
     + '[rule.scope]\nmac = ["0004f2000176"]\nserial = [""]\n'
 )
+OBSERVE_ALL = RULES.replace('when.version = "< 1.0.522.101"\n', "then.observe = true\n").replace("stuck", "all")
 MISTAKES = [
-    ("[[rule]\n", 0, "not TOML"),
-    ("\xff", 0, "UTF-8"),
+    ("[[rule]\n", 1, "not TOML: .*, column 7"),
+    ("x = 1\ny = [", 2, "not TOML: .*end of document"),
+    ("x = 1\n\xff", 2, "expected UTF-8, found byte 0xff"),
     ("x = 1", 1, "found 'x'"),
+    ("# the x of all\n\n[[x]]", 3, "found 'x'"),
     ("rule = 1", 1, r"\[\[rule\]\] tables"),
     (REPORT_ZERO.replace("model", "modell"), 6, "unknown key 'modell'"),
     (REPORT_ZERO.replace('"CX700"', "700"), 6, "model: expected text, found 700"),
+    (REPORT_ZERO.replace('model = "CX700"\n', ""), 2, "model: expected text, found nothing"),
+    (REPORT_ZERO.replace('"CX700"', "true"), 6, "model: expected text, found true"),
+    (REPORT_ZERO.replace('"CX700"', "2026-11-01"), 6, "model: expected text, found 2026-11-01"),
     (REPORT_ZERO.replace('"1.0.522.103", "3.5.6907.222"', '"3.5.6907.222", "1.0.522.103"'), 9, "oldest to the newest"),
     (REPORT_ZERO.replace('required = ["1.0.522.103"]', 'required = ["1.0.522.101"]'), 10, "not a waypoint"),
     (REPORT_ZERO.replace('"1.0.522.103", "3.5.6907.222"', '"1.0.522"'), 9, "expected a version such as"),
     (REPORT_ZERO.replace('path = "cx700"', 'path = "cx600"'), 14, "no path is named 'cx600'"),
     (REPORT_ZERO.replace("< 1.0.522.101", "below 1"), 15, "expected a constraint"),
+    (
+        REPORT_ZERO.replace("< 1.0.522.101", "< 1.0.522.101, > 2.0.0.0"),
+        15,
+        "expected constraints that a version can meet",
+    ),
+    (REPORT_ZERO.replace("< 1.0.522.101", "< 9.0.0.0"), 15, "would never stop: .* the last waypoint, 3.5.6907.222"),
     (REPORT_ZERO.replace('"0.0.0.0"', '"zero"'), 16, "then.report: expected a version"),
     (REPORT_ZERO + 'then.offer = "next"\n', 17, "expected one of report, offer and observe"),
     (REPORT_ZERO + "then.reprot = 1\n", 17, "unknown key 'then.reprot'"),
     (REPORT_ZERO + 'when.mac = ["00:04"]\n', 17, "when.mac: expected a MAC address"),
+    (REPORT_ZERO + 'when.mac = [\n  "0004f2000176",\n  "00:04",\n]\n', 19, "when.mac: expected a MAC address"),
+    (REPORT_ZERO + 'when.subnet = ["10.0.0.0/8",\n  "10.1/16"]\n', 18, "when.subnet: expected a subnet"),
+    (REPORT_ZERO.replace('"1.0.522.103", "3.5.6907.222"', '\n"1.0.522.103",\n"3.5"\n'), 11, "waypoints: expected a v"),
     (REPORT_ZERO.replace('path = "cx700"\n', ""), 13, "for which device"),
     (REPORT_ZERO.replace('when.version = "< 1.0.522.101"\n', ""), 12, "would never stop"),
     (RULES, 12, "does nothing"),
     (RULES + 'then.offer = "2.0.0.0"\n', 16, "2.0.0.0 is not a waypoint"),
     (RULES + 'then.request_headers.set = { Content-Length = "1" }\n', 16, "not a header that can be edited"),
     (RULES + 'then.request_headers.set = { X-A = "a\\r\\nb" }\n', 16, "expected text"),
+    (RULES + 'then.request_headers.set = { X-A = "\\u65e5" }\n', 16, "then.request_headers.set.X-A: expected ASCII"),
     (RULES + "then.observe = false\n", 16, "expected true"),
     (REPORT_ZERO + 'when.subnet = ["10.1.0.1/16"]\n', 17, "when.subnet: expected a subnet such as 10.1.0.0/16"),
     (REPORT_ZERO + 'when.window = "22-5"\n', 17, "when.window: expected a time of day such as"),
@@ -123,6 +140,16 @@ MISTAKES = [
     (REPORT_ZERO + "limits.per_day = 1\n", 17, "unknown key 'limits.per_day'"),
     (REPORT_ZERO + "limits = 5\n", 17, "limits: expected a table"),
     (REPORT_ZERO + 'allow_address_identity = "yes"\n', 17, "expected true or false"),
+    (
+        OBSERVE_ALL + '[[rule]]\nname = "late"\npath = "cx700"\nthen.observe = true\n',
+        17,
+        "'late' is never reached: .*'all'",
+    ),
+    (
+        REPORT_ZERO.replace("[[rule]]", '[[rule]]\nname = "any"\nthen.observe = true\n[[rule]]'),
+        16,
+        "'stuck' is never reached: rule 'any'",
+    ),
     (REPORT_ZERO + REPORT_ZERO, 19, "a path named 'cx700' is there already"),
 ]
 
@@ -158,6 +185,14 @@ def test_constraints_compare_numbers(constraint: str, inside: str, outside: str)
     assert Version.parse(outside) not in found
 
 
-def test_an_empty_constraint_is_refused() -> None:
+@pytest.mark.parametrize("text", ["", "> 1.0.0.1, < 1.0.0.2", "< 0.0.0.0", "1.0.0.0, 1.0.0.1", "!= 1.0.0.0, 1.0.0.0"])
+def test_a_range_that_no_version_meets_is_refused(text: str) -> None:
     with pytest.raises(DissectError):
-        VersionRange.parse("")
+        VersionRange.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["< 1.0.522.0", "> 1.0.0.1, < 1.0.0.3", "!= 0.0.0.0", "<= 0.0.0.0", ">= 1.0.0.0, <= 1.0.0.0"]
+)
+def test_a_range_that_a_version_meets_is_taken(text: str) -> None:
+    assert str(VersionRange.parse(text)) == text

@@ -1,4 +1,7 @@
-"""The fleet's days: a heap of what happens next, and what each phone makes of it."""
+"""The fleet's days: a heap of what happens next, and what each phone makes of it.
+
+What happens at one moment happens at once, and is over before the next moment comes.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tools.fleet.phone import BrickedError, FleetPhone
 from tools.fleet.population import Behaviour, Member
-from tools.fleet.virtual import Clock, Passing, VirtualProxy
+from tools.fleet.shim import ShimGone
+from tools.fleet.virtual import BROKEN, Clock, Front, Passing
 from tools.ucphone.actions import NOTHING, Disconnect, Get, Pause, Post, Reply
 from tools.ucphone.identity import Pace
 from tools.ucphone.phone import Steps
@@ -30,7 +34,8 @@ POWER_ON = 120 * SECOND  # after a power cut
 Happening = Callable[[], Awaitable[None]]
 
 
-class Fetched(NamedTuple):
+@dataclass(slots=True)
+class Fetched:
     """A file on its way to a phone."""
 
     member: Member
@@ -40,24 +45,42 @@ class Fetched(NamedTuple):
     complete: bool
 
 
-class Simulation:
-    """Members of a fleet before a proxy; `happen` what else happens, each at its time."""
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """A file that is being fetched; `breaks` halfway where the phone has it so."""
 
-    def __init__(self, proxy: VirtualProxy, url: str, members: Iterable[Member], clock: Clock, seed: int) -> None:
+    phone: FleetPhone
+    life: Steps
+    passing: Passing
+    fetched: Fetched
+    breaks: bool
+
+
+class Simulation:
+    """Members of a fleet before what stands before their server; `at` has something else happen, at its time."""
+
+    def __init__(
+        self, front: Front, url: str, members: Sequence[Member], clock: Clock, seed: int, together: int = 1
+    ) -> None:
+        """So many phones, on average, were switched on `together`, and so ask at the same moments."""
         self.clock = clock
         self.phones: list[FleetPhone] = []
-        self.exchanges = 0
         self.fetched: list[Fetched] = []
-        self._proxy = proxy
+        self.unanswered: list[datetime] = []  # when a check had no answer
+        self.answered = 0
+        self._front = front
+        self._under_way: list[Transfer] = []
         self._heap: list[tuple[datetime, int, Happening]] = []
         self._numbers = itertools.count()
         drawn = random.Random(seed)
+        moments = max(1, len(members) // together)
+        apart = DAY // SECOND // moments * SECOND
         for member in members:
             poll = OFTEN if member.family == "cx500" else POLL
             pace = Pace(poll=poll, reboot=LOOP if member.crash_loop else 150, least_reboot=0)
             phone = FleetPhone(url, member, pace, clock, lambda _event: None)
             self.phones.append(phone)
-            self.at(clock.now + drawn.random() * DAY, self._power_on(phone))
+            self.at(clock.now + drawn.randrange(moments) * apart, self._power_on(phone))
 
     def at(self, when: datetime, happening: Happening) -> None:
         """Have something happen."""
@@ -66,9 +89,14 @@ class Simulation:
     async def run(self, until: datetime) -> None:
         """Let the time pass."""
         while self._heap and self._heap[0][0] <= until:
-            self.clock.now, _, happening = heapq.heappop(self._heap)
-            await happening()
-            await asyncio.sleep(0)  # the addon's own tasks want to run too
+            now = self.clock.now = self._heap[0][0]
+            happenings = []
+            while self._heap and self._heap[0][0] == now:
+                happenings.append(heapq.heappop(self._heap)[2])
+            await asyncio.gather(*(happening() for happening in happenings))
+            await self._front.settled()
+            for transfer in [one for one in self._under_way if one.passing.shim.gone]:
+                self.at(now, self._arrival(transfer))
         self.clock.now = until
 
     def _power_on(self, phone: FleetPhone) -> Happening:
@@ -101,27 +129,48 @@ class Simulation:
         self.at(self.clock.now + wait, go_on)
 
     async def _ask(self, phone: FleetPhone, life: Steps, action: Post | Get) -> None:
-        self.exchanges += 1
-        passing = await self._proxy.begin(action, phone.member.address)
+        try:
+            passing = await self._front.begin(action, phone.member.address)
+        except ShimGone:
+            await self._told(phone, life, action, BROKEN)
+            return
         if isinstance(action, Post):
-            await self._next(phone, life, await self._proxy.end(passing))
+            await self._told(phone, life, action, await self._front.end(passing))
             return
         image = action.url.endswith(".nbt")
         takes = IMAGE_TAKES if image else CATALOG_TAKES
         breaks = image and phone.to_break > 0
-
-        async def arrived() -> None:
-            await self._arrived(phone, life, passing, breaks=breaks)
-
         end = self.clock.now + takes * (0.5 if breaks else 1)
-        self.fetched.append(Fetched(phone.member, urlsplit(action.url).path, self.clock.now, end, not breaks))
-        self.at(end, arrived)
+        fetched = Fetched(phone.member, urlsplit(action.url).path, self.clock.now, end, not breaks)
+        self.fetched.append(fetched)
+        transfer = Transfer(phone, life, passing, fetched, breaks)
+        self._under_way.append(transfer)
+        self.at(end, self._arrival(transfer))
 
-    async def _arrived(self, phone: FleetPhone, life: Steps, passing: Passing, *, breaks: bool) -> None:
-        reply = await self._proxy.end(passing, 0.5 if breaks else 1)
-        if breaks:
+    async def _told(self, phone: FleetPhone, life: Steps, action: Post | Get, reply: Reply) -> None:
+        if isinstance(action, Post):
+            if reply.status:
+                self.answered += 1
+            else:
+                self.unanswered.append(self.clock.now)
+        await self._next(phone, life, reply)
+
+    def _arrival(self, transfer: Transfer) -> Happening:
+        async def arrived() -> None:
+            if transfer in self._under_way:  # a transfer whose shim is killed ends before its time
+                self._under_way.remove(transfer)
+                await self._arrived(transfer)
+
+        return arrived
+
+    async def _arrived(self, transfer: Transfer) -> None:
+        phone, fetched = transfer.phone, transfer.fetched
+        reply = await self._front.end(transfer.passing, 0.5 if transfer.breaks else 1)
+        if reply.wininet:
+            fetched.end, fetched.complete = self.clock.now, False
+        if transfer.breaks:
             phone.to_break -= 1
             if phone.member.behaviour is Behaviour.POWER_LOSS:
                 self.at(self.clock.now + POWER_ON, self._power_on(phone))
                 return
-        await self._next(phone, life, reply)
+        await self._next(phone, transfer.life, reply)

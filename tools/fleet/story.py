@@ -1,19 +1,31 @@
-"""What happens to the fleet: the server, the rules and when they change, the kill switch, a restart of the proxy."""
+"""What happens to the fleet: the server, the rules and when they change, the kill switch, a restart of the proxy.
+
+Or several shims on one database, which are killed in turn, and the database is stopped for a while.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import sqlalchemy as sa
+
+from captures.audit import audit, entries_of
+from captures.database_url import place_of
+from captures.schema import FACTS
+from captures.store import Store
 from dissectors.audit_log import AuditRow, read_rows
 from tools.fleet.phone import FleetPhone
 from tools.fleet.population import INTERIM, LAST, OLDER, STUCK, populate
-from tools.fleet.simulation import DAY, Fetched, Simulation
-from tools.fleet.virtual import Clock, VirtualProxy
+from tools.fleet.postgres import PostgresServer
+from tools.fleet.shim import AddonShim, Shim
+from tools.fleet.shim_process import ShimProcess
+from tools.fleet.simulation import DAY, Fetched, Happening, Simulation
+from tools.fleet.virtual import Clock, Front
 from tools.update_server.audit import AuditLogWriter
 from tools.update_server.field_story import FieldStory
 from tools.update_server.http import ServerEvent, UpdateServer
@@ -22,6 +34,9 @@ from tools.update_server.packages import CX700, make_synthetic
 from tools.update_server.rules import Rule, RuleBook
 from tools.update_server.service import UpdateService
 
+TOGETHER = 40  # phones at most that ask at the same moment, where several shims take them
+MOMENTS = 8  # of a day, at least
+AMIDST = 3  # answers on their way when a shim is killed, or the database is stopped
 IMAGE = 64 << 10  # bytes: the smallest that is taken for firmware
 FAMILIES = {
     "cx700": CX700,
@@ -48,14 +63,16 @@ class Plan:
     minimum: int = 5  # ip8540
     killed: tuple[float, float] = (1.0, 1.5)
     everybody: float = 2.5
-    restart: float = 3.0
+    restart: float = 3.0  # of the only shim; where there are several, the first is killed, and started again at
+    back: float = 3.4
+    away: tuple[float, float] = (4.0, 4.3)  # the database
     days: float = 9.0
     window: tuple[int, int] | None = (20, 8)  # hours, UTC, of cx500
 
     @classmethod
-    def of(cls, phones: int, seed: int = 1) -> Plan:
+    def of(cls, phones: int, seed: int = 1, least: int = 2) -> Plan:
         """Limits in proportion to the fleet."""
-        return cls(phones, seed, concurrent=max(2, phones // 400))
+        return cls(phones, seed, concurrent=max(least, phones // 400))
 
 
 def rules_text(plan: Plan, percentage: int) -> str:
@@ -119,57 +136,168 @@ class Told:
     killed: tuple[datetime, datetime]  # while the kill switch was on
     everybody: datetime  # when the rollout was widened
     disturbed: Set[str] = frozenset()  # phones whose download a proxy may have taken into its grave
+    answered: int = 0  # checks
+    unanswered: Sequence[datetime] = ()
+    graves: list[datetime] = field(default_factory=list)  # when a shim was killed
+    away: list[datetime] = field(default_factory=list)  # when the database went, and when it was back
+    recorded: int | None = None  # checks
+    journal: Sequence[str] = ()  # what is wrong with it
 
 
-async def tell(plan: Plan, folder: Path, record: str | None = None) -> Told:
-    """The whole story; `record` is where the proxy records to, a folder or a database."""
+@dataclass(slots=True)
+class Site:
+    """What stands between phones and server: one shim in this process, or several of their own on one database.
+
+    `database` is its server, where it may be stopped.
+    """
+
+    shims: int = 1
+    record: str | None = None
+    database: PostgresServer | None = None
+
+
+class Shims:
+    """The shims of a site, and what is done to them."""
+
+    def __init__(self, site: Site, folder: Path, upstream: str) -> None:
+        self.all: list[Shim] = []
+        self._site = site
+        self._folder = folder
+        self._upstream = upstream
+
+    async def start(self, number: int) -> Shim:
+        """A shim; one that was there before finds what it has left."""
+        folder = self._folder
+        settings = {"rules": str(folder / "rules.toml"), "kill_switch": str(folder / "stop")}
+        if self._site.record is not None:
+            settings |= {"record": self._site.record, "state": str(folder / f"state-{number}")}
+        if self._site.shims > 1:
+            return await ShimProcess.start(folder / f"shim-{number}.log", self._upstream, **settings)
+        shim = AddonShim(self._upstream, **settings)
+        await shim.ready()
+        return shim
+
+    async def restart(self) -> None:
+        """End the only one, and start another on the same recording."""
+        if self._site.record is not None:  # what is only in memory would be forgotten
+            await self.all[0].close()
+            self.all[0] = await self.start(0)
+
+    async def start_again(self) -> None:
+        """Start the one that was killed."""
+        self.all[0] = await self.start(0)
+
+    def kill(self) -> None:
+        """kill -9 for the first."""
+        if isinstance(first := self.all[0], ShimProcess):
+            first.kill()
+
+    async def reload(self) -> None:
+        """Have all of them read their rules."""
+        for shim in self.all:
+            await shim.reload()
+
+    async def caught_up(self) -> None:
+        """Wait until all that is over is in the database."""
+        for shim in self.all:
+            await shim.caught_up()
+
+
+@asynccontextmanager
+async def shims_of(site: Site, folder: Path, upstream: str) -> AsyncIterator[Shims]:
+    """The shims of a site, running."""
+    shims = Shims(site, folder, upstream)
+    try:
+        for number in range(site.shims):
+            shims.all.append(await shims.start(number))
+        yield shims
+    finally:
+        for shim in shims.all:
+            await shim.close()
+
+
+async def tell(plan: Plan, folder: Path, site: Site | None = None) -> Told:
+    """The whole story."""
+    site = site or Site()
     begin = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=plan.days + 2)
     clock = Clock(begin)
-    rules, switch = folder / "rules.toml", folder / "stop"
+    rules = folder / "rules.toml"
     rules.write_text(rules_text(plan, plan.percentage))
     with update_server(folder, lambda _event: None, clock) as server:
-        settings = {"record": record} if record is not None else {}
-        proxy = VirtualProxy(server, clock, rules=str(rules), kill_switch=str(switch), **settings)
-        try:
-            await files_seen(proxy)
-            members = populate(plan.phones, plan.seed)
-            # Where the phones believe to ask, and where offers point: everything goes through the proxy.
-            simulation = Simulation(proxy, server.url, members, clock, plan.seed)
-
-            async def widen() -> None:
-                rules.write_text(rules_text(plan, 100))
-                proxy.addon.reload()
-
-            async def restart() -> None:
-                if record is not None:  # what is only in memory would be forgotten
-                    proxy.restart()
-                    await files_seen(proxy)
-
-            async def stop() -> None:
-                switch.touch()
-
-            async def start() -> None:
-                switch.unlink()
-
-            turns = (
-                (plan.killed[0], stop),
-                (plan.killed[1], start),
-                (plan.everybody, widen),
-                (plan.restart, restart),
-            )
-            for day, turn in turns:
+        async with shims_of(site, folder, server.url) as shims:
+            front = Front(server, clock, shims.all)
+            members = list(populate(plan.phones, plan.seed))
+            # Where the phones believe to ask, and where offers point: everything goes through the shims.
+            together = min(TOGETHER, plan.phones // MOMENTS) if site.shims > 1 else 1
+            simulation = Simulation(front, server.url, members, clock, plan.seed, together)
+            first, last, everybody = (begin + day * DAY for day in (*plan.killed, plan.everybody))
+            told = Told(plan, [], simulation.phones, simulation.fetched, (first, last), everybody)
+            for day, turn in turns(plan, site, folder, shims, front, told):
                 simulation.at(begin + day * DAY, turn)
             await simulation.run(begin + plan.days * DAY)
-        finally:
-            proxy.close()
-    first, last, everybody = (begin + day * DAY for day in (*plan.killed, plan.everybody))
-    return Told(plan, audit_rows(folder), simulation.phones, simulation.fetched, (first, last), everybody)
+    told.rows = audit_rows(folder)
+    told.answered, told.unanswered = simulation.answered, simulation.unanswered
+    if site.record is not None:
+        with closing(Store.open(place_of(site.record))) as store:
+            told.recorded = checks_in(store)
+            found = audit(entries_of(store), store)
+            told.journal = [*(fault.what for fault in found.faults), *found.problems]
+    return told
 
 
-async def files_seen(proxy: VirtualProxy) -> None:
-    """Wait until the proxy knows which files the server has."""
-    packages = proxy.addon.packages
-    async with asyncio.timeout(60):
-        while packages is not None and packages.files.counts()["not known"]:
-            packages.look_after(proxy.addon.rewriter.rules)
-            await asyncio.sleep(0.01)
+def checks_in(store: Store) -> int:
+    """How many update checks a recording holds."""
+    checks = sa.select(sa.func.count()).select_from(FACTS).where(FACTS.c.fact == "update-check")
+    with store.reading.connect() as connection:
+        return int(connection.execute(checks).scalar_one())
+
+
+def turns(
+    plan: Plan, site: Site, folder: Path, shims: Shims, front: Front, told: Told
+) -> Iterator[tuple[float, Happening]]:
+    """What happens beside the phones' doings, and on which day."""
+    switch = folder / "stop"
+    database = site.database
+
+    async def stop() -> None:
+        switch.touch()
+
+    async def start() -> None:
+        switch.unlink()
+
+    async def widen() -> None:
+        (folder / "rules.toml").write_text(rules_text(plan, 100))
+        await shims.reload()
+
+    async def kill() -> None:
+        def now() -> None:
+            told.graves.append(front.clock.now)
+            shims.kill()
+
+        front.amidst(AMIDST, 0, now)
+
+    async def stop_database() -> None:
+        def now() -> None:
+            told.away.append(front.clock.now)
+            if database is not None:
+                database.stop(signal.SIGQUIT)
+
+        front.amidst(AMIDST, 0, now)
+
+    async def start_database() -> None:
+        told.away.append(front.clock.now)
+        if database is not None:
+            database.start()
+        await shims.caught_up()
+
+    yield plan.killed[0], stop
+    yield plan.killed[1], start
+    yield plan.everybody, widen
+    if site.shims > 1:
+        yield plan.restart, kill
+        yield plan.back, shims.start_again
+    else:
+        yield plan.restart, shims.restart
+    if database is not None:
+        yield plan.away[0], stop_database
+        yield plan.away[1], start_database

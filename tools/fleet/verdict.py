@@ -31,7 +31,7 @@ class Verdict:
         self.interim = [one for one in told.fetched if interim in one.target]
         self.wrong: list[str] = []
         checks = (self.strangers, self.per_phone, self.percentage, self.window, self.concurrent, self.breaker)
-        for check in (*checks, self.kill_switch, self.failed, self.ends):
+        for check in (*checks, self.kill_switch, self.failed, self.ends, self.answers, self.away, self.recorded):
             self.wrong += [f"{check.__name__}: {what}" for what in check()]
 
     def family(self, name: str) -> list[Fetched]:
@@ -140,6 +140,31 @@ class Verdict:
             if row is not None and not zero(row) and version_of(row) != one.version:
                 yield f"{mac} is on {one.version}, the server heard {version_of(row)} last"
 
+    def answers(self) -> Iterator[str]:
+        """Every check is answered, but for those in flight when a shim is killed."""
+        lost = [at for at in self.told.unanswered if at not in self.told.graves]
+        if lost:
+            yield f"{len(lost)} checks had no answer, the first at {lost[0]}"
+
+    def away(self) -> Iterator[str]:
+        """While the database is away nothing is offered."""
+        if not self.told.away:
+            return
+        first, last = self.told.away
+        if any(first < when(row) < last for row in self.reported) or any(
+            first < at < last for each in self.offers("cx500").values() for at in each
+        ):
+            yield "something was done while it was away"
+        if not any(first < when(row) < last for row in self.told.rows):
+            yield "nobody asked meanwhile"
+
+    def recorded(self) -> Iterator[str]:
+        """Every check that was answered is in the recording once, and its journal is good."""
+        kept, answered = self.told.recorded, self.told.answered
+        if kept is not None and not answered <= kept <= answered + len(self.told.unanswered):
+            yield f"{answered} checks were answered, {kept} are in the recording"
+        yield from self.told.journal
+
     def summary(self) -> dict[str, object]:
         """The counts."""
         phones = self.told.phones
@@ -158,6 +183,8 @@ class Verdict:
             ),
             "most_downloads_at_once": overlap(self.family("cx700")),
             "downloads_allowed": self.told.plan.concurrent,
+            "unanswered": len(self.told.unanswered),
+            "recorded": self.told.recorded,
             "wrong": self.wrong,
         }
 

@@ -1,32 +1,32 @@
 """Phones through the addon's own hooks to a real server, on a clock of their own.
 
-mitmproxy stamps every message with a time, and the addon takes its time from there: flows that carry the times of
-another clock make days pass as fast as the machine can. Everything else is real: the hooks in mitmproxy's order, the
-rules file, the recording, the server with its audit log and its files. A download takes its time: its request
-passes at its beginning, its answer at its end, and other phones act in between.
+Everything but the time is real: the hooks in mitmproxy's order, the rules file, the recording, the server with its
+audit log and its files. A download takes its time: its request passes at its beginning, its answer at its end, and
+other phones act in between.
 """
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
+from zlib import crc32
 
-from mitmproxy import connection, flow
 from mitmproxy import http as mitm
-from mitmproxy.addons import core
-from mitmproxy.master import Master
-from mitmproxy.options import Options
 
-from proxy_addons.addon import Upshim
-from proxy_addons.replay import feed
+from tools.fleet.shim import Shim, ShimGone
 from tools.ucphone.actions import Download, Get, Post, Reply
 from tools.ucphone.transport import request_of
 from tools.update_server.http import ANSWER_TYPE, UpdateServer
 from tools.update_server.messages import read_check
 
 ABORTED = 12030  # WinInet: the connection was broken off
+BROKEN = Reply(wininet=ABORTED)
 
 
 class Clock:
@@ -44,81 +44,81 @@ class Clock:
 class Passing:
     """A request that has been answered by the server, its answer still on the way to the phone."""
 
-    flow: mitm.HTTPFlow
+    shim: Shim
+    number: int
     answer: mitm.Response
     download: Download | None
 
 
-class VirtualProxy:
-    """The addon as `upshim proxy` runs it, without its sockets. To be used on one event loop."""
+class Front:
+    """The shims, and who stands before them: a phone meets the same one again, unless it is gone."""
 
-    def __init__(self, server: UpdateServer, clock: Clock, **settings: object) -> None:
-        """Options are those of the addon, without `upshim_`. Raises `OptionsError`."""
+    def __init__(self, server: UpdateServer, clock: Clock, shims: Sequence[Shim]) -> None:
+        """`shims` may change while it lives. To be used on one event loop."""
         self._upstream = server
         self._server = server.address, server.port
-        self._clock = clock
-        self._settings = {f"upshim_{name}": value for name, value in settings.items()}
-        self._ports = 20_000
-        self.addon = self._start()
+        self.clock = clock
+        self._shims = shims
+        self._numbers = itertools.count()
+        self._answering: Counter[Shim] = Counter()
+        self._planned: list[tuple[int, int, Callable[[], None]]] = []
 
-    def restart(self) -> None:
-        """End it and start another on the same recording."""
-        self.addon.done()
-        self.addon = self._start()
-
-    def close(self) -> None:
-        """End it."""
-        self.addon.done()
-
-    def _start(self) -> Upshim:
-        master = Master(Options())
-        addon = Upshim()
-        master.addons.add(core.Core(), addon)
-        master.options.update(mode=[f"reverse:{self._upstream.url}"], **self._settings)
-        addon.running()
-        return addon
+    def amidst(self, answers: int, shim: int, do: Callable[[], None]) -> None:
+        """Have something done as soon as so many answers are on their way through a shim, none of them recorded."""
+        self._planned.append((answers, shim, do))
 
     async def begin(self, action: Post | Get, address: str) -> Passing:
-        """A phone's request goes to the server, and the answer comes to the proxy."""
-        passing = self._flow(action, address)
-        self.addon.requestheaders(passing)
-        feed(passing.request)
-        await self.addon.request(passing)
-        answer = self._ask(passing.request, address)
-        return Passing(passing, answer, action.download if isinstance(action, Get) else None)
+        """A phone's request goes to the server, and the answer comes to its shim. Raises `ShimGone`."""
+        shim, number = self._shim_of(address), next(self._numbers)
+        request = mitm.Request.from_state(await shim.request(number, self._request(action).get_state(), address))
+        download = action.download if isinstance(action, Get) else None
+        return Passing(shim, number, self._ask(request, address), download)
 
     async def end(self, passing: Passing, share: float = 1.0) -> Reply:
         """The answer goes to the phone; less than all of it where the connection breaks or the phone goes down."""
-        now = self._clock.now.timestamp()
-        answer, one = passing.answer, passing.flow
+        answer = passing.answer
         content = answer.raw_content or b""
         answer.raw_content = content if share >= 1 else content[: int(len(content) * share)]
-        answer.timestamp_start = answer.timestamp_end = now
-        one.response = answer
-        self.addon.responseheaders(one)
-        feed(answer)
-        if share < 1:
-            answer.timestamp_end = None
-            one.error = flow.Error("client disconnected", now)
-            await self.addon.error(one)
-        else:
-            await self.addon.response(one)
-        return reply_of(answer, passing.download, whole=share >= 1)
+        answer.timestamp_start = answer.timestamp_end = self.clock.now.timestamp()
+        shim = passing.shim
+        self._answering[shim] += 1
+        self._look_at_plans()
+        try:
+            state = await shim.response(passing.number, answer.get_state(), share >= 1)
+        except ShimGone:
+            if passing.download is None:
+                return BROKEN
+            answer.raw_content = content[: int(len(content) * min(share, 0.5))]
+            return reply_of(answer, passing.download, whole=False)
+        finally:
+            self._answering[shim] -= 1
+        return reply_of(mitm.Response.from_state(state), passing.download, whole=share >= 1)
 
-    def _flow(self, action: Post | Get, address: str) -> mitm.HTTPFlow:
-        now = self._clock.now.timestamp()
+    async def settled(self) -> None:
+        """Wait until everything that is over is written down."""
+        await asyncio.gather(*(shim.settled() for shim in self._shims if not shim.gone))
+
+    def _look_at_plans(self) -> None:
+        for plan in list(self._planned):
+            answers, shim, do = plan
+            if self._answering[self._shims[shim]] >= answers:
+                self._planned.remove(plan)
+                do()
+
+    def _shim_of(self, address: str) -> Shim:
+        first = crc32(address.encode()) % len(self._shims)
+        there = [shim for shim in (*self._shims[first:], *self._shims[:first]) if not shim.gone]
+        return there[0]
+
+    def _request(self, action: Post | Get) -> mitm.Request:
+        now = self.clock.now.timestamp()
         url = urlsplit(action.url)
         method, target, body, headers = request_of(action, url)
-        self._ports = 20_000 + (self._ports - 19_999) % 40_000
-        client = connection.Client(peername=(address, self._ports), sockname=("127.0.0.1", 80), timestamp_start=now)
-        server = connection.Server(address=self._server)
-        one = mitm.HTTPFlow(client, server)
         fields = {"Host": url.netloc, **headers} | ({"Content-Length": str(len(body))} if body is not None else {})
-        one.request = mitm.Request(
+        return mitm.Request(
             self._server[0], self._server[1], method.encode(), b"http", b"", target.encode(), b"HTTP/1.1",
             tuple((name.encode(), value.encode()) for name, value in fields.items()), body or b"", None, now, now,
         )  # fmt: skip
-        return one
 
     def _ask(self, request: mitm.Request, address: str) -> mitm.Response:
         """The server's answer: a check is handed over, for a fleet's life is mostly checks; a file is fetched."""
@@ -153,4 +153,4 @@ def reply_of(answer: mitm.Response, download: Download | None, *, whole: bool) -
     if not download.begin(offset, size + (offset or 0), answer.headers.get("etag")) or not download.write(content):
         return Reply(wininet=12152)
     download.complete = whole
-    return Reply(answer.status_code) if whole else Reply(wininet=ABORTED)
+    return Reply(answer.status_code) if whole else BROKEN

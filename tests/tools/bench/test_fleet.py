@@ -12,6 +12,8 @@ from tools.fleet.story import Plan
 def test_a_fleet_that_is_too_small_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "fleet", "--phones", str(fleet.FEWEST - 1)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+    assert main(["bench", "fleet", "--shims", "0"]) == 2
+    assert "--shims: expected 1 or more" in capsys.readouterr().err
 
 
 def test_the_verdict_is_printed_and_is_the_exit_code(
@@ -19,7 +21,7 @@ def test_the_verdict_is_printed_and_is_the_exit_code(
 ) -> None:
     short = Plan(20, killed=(0.1, 0.2), everybody=0.3, restart=0.4, days=0.5)
     monkeypatch.setattr(fleet, "FEWEST", 1)
-    monkeypatch.setattr(Plan, "of", lambda _phones, _seed: short)
+    monkeypatch.setattr(Plan, "of", lambda _phones, _seed, least: short)
     assert main(["bench", "fleet", "--phones", "20", "--json"]) == 1  # in half a day nobody gets there
     found = json.loads(capsys.readouterr().out)
     assert found["phones"] == 20

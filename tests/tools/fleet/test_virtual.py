@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from proxy_addons import interlocks, policy
+from tests.postgres import postgres_server
 from tools.fleet.population import Behaviour, populate
-from tools.fleet.story import Plan, tell
+from tools.fleet.story import Plan, Site, tell
 from tools.fleet.verdict import Verdict
 
 PHONES = int(os.environ.get("UPSHIM_FLEET", "0"))
@@ -27,9 +28,27 @@ def test_the_rules_hold_and_everyone_eligible_arrives(tmp_path: Path) -> None:
 
 def test_the_same_over_a_restart_with_what_is_recorded(tmp_path: Path) -> None:
     verdict = Verdict(
-        asyncio.run(tell(replace(Plan.of(PHONES or 25, seed=2), minimum=2), tmp_path, str(tmp_path / "recording")))
+        asyncio.run(
+            tell(replace(Plan.of(PHONES or 25, seed=2), minimum=2), tmp_path, Site(record=str(tmp_path / "recording")))
+        )
     )
     assert verdict.wrong == []
+
+
+def test_two_shims_on_one_database(tmp_path: Path) -> None:
+    """One is killed amid traffic and started again, then the database crashes, and is away for a while."""
+    plan = Plan.of(PHONES or 100, seed=3, least=5)
+    if not PHONES:
+        plan = replace(plan, killed=(0.4, 0.8), everybody=1.2, restart=2.0, back=2.3, away=(3.0, 3.3), days=5.5)
+    with postgres_server() as server:
+        site = Site(2, server.new_database().secret, server)
+        told = asyncio.run(tell(plan, tmp_path, site))
+    verdict = Verdict(told)
+    assert verdict.wrong == []
+    assert verdict.summary()["arrived"] == verdict.summary()["eligible"]
+    assert len(told.graves) == 1
+    assert told.unanswered, "it was killed amid traffic"
+    assert len(told.away) == 2
 
 
 def test_the_verdict_sees_what_the_interlocks_prevent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
