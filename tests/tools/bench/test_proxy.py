@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from proxy_addons.rules import Rules
 from tests.servers import Received, message, serving
 from tools.bench import checks
 from tools.bench.proxy import bars
-from tools.bench.proxy_load import download, run_own
+from tools.bench.proxy_load import KINDS, download, run_own
 from tools.bench.soak import Look, judge, settled, slope, summary
 from tools.bench.soak_phones import Phones
 
@@ -27,31 +28,41 @@ def update_server(request: Received) -> Iterator[bytes]:
     yield message(checks.ANSWER, "Content-Type: text/xml") if request.method == "POST" else message(FILE)
 
 
-def test_every_check_is_rewritten_by_the_rules() -> None:
-    rules = Rules.parse(checks.RULES.encode())
-    for number in (0, 499):
-        body = checks.check(number).partition(b"\r\n\r\n")[2]
-        decision = decide(rules, phone_of(UpdateCheck.decode(body, Vocabulary.default(), "utf-8")))
-        assert decision.action == "report", decision.reason
+def action(number: int, *, mixed: bool) -> str:
+    body = checks.check(number, mixed=mixed).partition(b"\r\n\r\n")[2]
+    phone = phone_of(UpdateCheck.decode(body, Vocabulary.default(), "utf-8"))
+    return decide(Rules.parse(checks.RULES.encode()), phone).action
 
 
-@pytest.mark.parametrize("keep_alive", [True, False])
-def test_the_generator_of_our_own_counts_what_came(keep_alive: bool) -> None:
+def test_every_check_is_rewritten_by_the_rules_and_of_a_mixed_fleet_a_few() -> None:
+    assert [action(number, mixed=False) for number in (0, 1, 499)] == ["report"] * 3
+    assert [action(number, mixed=True) for number in range(50)].count("report") == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_generator_of_our_own_counts_what_came(kind: str) -> None:
     with serving(update_server) as server:
-        measured = run_own(server.port, 2, 0.3, keep_alive=keep_alive)
+        measured = run_own(server.port, 2, 0.3, kind)
     assert measured.failed == 0
     assert 0 < measured.requests <= len(server.received)
     assert 0 < measured.p50 <= measured.p99
-    assert (server.connections == 2) == keep_alive
+    assert (server.connections == 2) == KINDS[kind][0]
+
+
+def test_a_download_is_hashed_or_only_taken() -> None:
+    with serving(update_server) as server:
+        assert download(server.port).sha256 == hashlib.sha256(FILE).hexdigest()
+        taken = download(server.port, hashing=False)
+    assert taken.sha256 == ""
+    assert taken.mb_per_s > 0
+    assert taken.first_byte > 0
 
 
 def test_a_download_that_breaks_off_is_told() -> None:
-    def server_of(size: int) -> Any:
-        return serving(lambda _request: iter([message(FILE)[: size or None], b""]))
-
-    with server_of(0) as server:
-        assert download(server.port).mb_per_s > 0
-    with server_of(1000) as server, pytest.raises(OSError, match="bytes came of 1000000"):
+    with (
+        serving(lambda _request: iter([message(FILE)[:1000], b""])) as server,
+        pytest.raises(OSError, match="bytes came of 1000000"),
+    ):
         download(server.port)
 
 
@@ -97,4 +108,4 @@ def test_bars_are_for_what_is_installed() -> None:
         results[name] = {"program": name, "installed": False}
     assert list(bars(results)) == []
     results[names[2]]["failed"] = 3
-    assert list(bars(results)) == ["upshim, rules and recording: 3 checks failed"]
+    assert list(bars(results)) == ["upshim, rules and recording: 3 checks or downloads failed"]
