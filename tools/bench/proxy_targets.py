@@ -65,7 +65,7 @@ http {{
 HAPROXY = """\
 global
     maxconn 1024
-    tune.pipesize 1048576
+    tune.pipesize 524288
 defaults
     mode http
     option splice-response
@@ -146,6 +146,11 @@ def program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
 
 
+def for_this_user(text: str) -> str:
+    """A configuration of HAProxy where it is started by somebody who cannot go on as another user."""
+    return text if os.geteuid() == 0 else text.replace("    user haproxy\n    group haproxy\n", "")
+
+
 class Starter:
     """Starts programs and ends them all."""
 
@@ -195,7 +200,7 @@ class Starter:
         if haproxy is None:
             return Target(name)
         path = self.folder / f"haproxy-{port}.cfg"
-        path.write_text(text)
+        path.write_text(for_this_user(text))
         return Target(name, port, (self.start(port, haproxy, "-db", "-f", str(path)),))
 
     def mitmdump(self, name: str, upstream: int, *options: str) -> Target:
