@@ -38,7 +38,7 @@ class Phones:
         self._kept: deque[Streams] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self.latencies = array("d")
-        self.sent = self.downloads = self.held_back = 0
+        self.sent = self.downloads = self.held_back = self.most_under_way = 0
         self.failures: Counter[str] = Counter()
 
     async def run(self, seconds: float) -> None:
@@ -66,6 +66,7 @@ class Phones:
             task = asyncio.create_task(self._guarded(work))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        self.most_under_way = max(self.most_under_way, len(self._tasks))
 
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         try:

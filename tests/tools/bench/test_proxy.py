@@ -18,7 +18,7 @@ from tests.servers import Received, message, serving
 from tools.bench import checks
 from tools.bench.proxy import bars
 from tools.bench.proxy_load import KINDS, download, run_own
-from tools.bench.soak import Look, judge, settled, slope, summary
+from tools.bench.soak import Look, judge, settled, summary, trend
 from tools.bench.soak_phones import Phones
 
 FILE = bytes(1000) * 1000
@@ -85,14 +85,28 @@ def test_phones_count_answers_and_failures() -> None:
 
 def test_a_leak_is_told_from_noise() -> None:
     phones = Phones(1, 1, 1)
-    noise = [Look(at, 100_000_000 + at % 7 * 500_000, 10, 4, 0) for at in range(120)]
-    leak = [one._replace(memory=one.memory + int(one.at) * 200_000) for one in noise]
-    assert judge(phones, summary(phones, noise, 120), noise[0], noise[0], 12) == []
-    assert "memory grew by" in judge(phones, summary(phones, leak, 120), leak[0], leak[0], 12)[0]
+    noise = [Look(at, 150_000_000, 100_000_000 + at * 7919 % 13 * 500_000, 10, 4, 0, at * 100) for at in range(240)]
+    leak = [one._replace(heap=one.heap + int(one.at) * 200_000) for one in noise]
+    warming = [one._replace(heap=one.heap + min(100, int(one.at)) * 200_000) for one in noise]
+    for looks in (noise, warming):
+        quiet = summary(phones, looks, 240)
+        assert judge(phones, quiet, looks[0], looks[0], 12) == []
+        assert abs(quiet["heap_growth"][0]) < quiet["heap_growth"][1]
+    found = summary(phones, leak, 240)
+    assert found["heap_bytes_per_check"][0] == pytest.approx(2000, abs=found["heap_bytes_per_check"][1])
+    assert found["heap_mb_per_hour"][0] == pytest.approx(720, abs=found["heap_mb_per_hour"][1])
+    assert judge(phones, found, leak[0], leak[0], 12)[0].startswith("the heap grew by 2")
     more = noise[0]._replace(descriptors=40)
     assert not settled(noise[0], more)
-    assert "40 descriptors" in judge(phones, summary(phones, noise, 120), noise[0], more, 12)[0]
-    assert slope([(at, 3.0 * at + 5) for at in range(10)]) == pytest.approx(3)
+    assert "40 descriptors" in judge(phones, summary(phones, noise, 240), noise[0], more, 12)[0]
+
+
+def test_a_line_and_how_far_it_may_be_off() -> None:
+    assert trend([(at, 3.0 * at + 5) for at in range(20)]) == pytest.approx((3, 0))
+    assert trend([(at, 0.0) for at in range(9)]) is None
+    # Ten points of 0, 1, 0, 1 ...: slope and standard error as any textbook has them.
+    line = trend([(float(at), float(at % 2)) for at in range(10)])
+    assert line == pytest.approx((1 / 33, 2.306 * (2.4242424 / 8 / 82.5) ** 0.5))
 
 
 def test_bars_are_for_what_is_installed() -> None:
