@@ -270,7 +270,10 @@ async def start_admin(
 ) -> Admin:
     """Start the operator's listener. Raises `OSError` and `ValueError`."""
     started = time.monotonic()
-    secret = None if token is None else token.expanduser().read_text("utf-8").strip()
+    try:
+        secret = None if token is None else token.expanduser().read_text("utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"{token}: {error.strerror}") from error
     if secret == "":
         raise ValueError(f"{token}: expected a token, found nothing")
 
