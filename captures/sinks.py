@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from captures.database_url import DatabaseUrl, Place
-from captures.engines import reason
+from captures.engines import insert_new, reason
 from captures.errors import StoreError
-from captures.exchange import bodies_held
-from captures.journalling import Journal, Told, told_of
+from captures.exchange import Exchange, bodies_held
+from captures.journalling import Journal, told_of
 from captures.privacy import Stored, stored
 from captures.recording_folder import DATABASE
 from captures.retention import Keep
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from captures.shared_sink import SharedSink
 
 Answers = Mapping[str, Callable[[sa.Connection, Any], Any]]  # by the name of the question
-
-_RESERVE = RESERVATIONS.insert().prefix_with("OR IGNORE")
 
 
 def sink_of(
@@ -111,34 +109,37 @@ class FolderSink:
             self._lose("exchanges: the recording was taken away")
             self.journal_failed = True
             return
-        named = [(one.uid, one.exchange) for one in map(batch.__getitem__, positions) if one.exchange is not None]
+        items = [batch[position] for position in positions]
+        named = [(one.uid, one.exchange) for one in items if one.exchange is not None]
+        reserved = [{"uid": one.uid, **one.reservation._asdict()} for one in items if one.reservation is not None]
+        try:
+            if not named:
+                with self.store.engine.begin() as connection:
+                    connection.execute(insert_new(RESERVATIONS), reserved)
+            else:
+                self._commit_exchanges(named, reserved)
+        except (OSError, sa.exc.SQLAlchemyError) as error:
+            self._lose(f"exchanges: {reason_of(error)}")
+            return
+        for position in positions:
+            results[position] = Result(True)
+
+    def _commit_exchanges(self, named: Sequence[tuple[str, Exchange]], reserved: Sequence[dict[str, Any]]) -> None:
         exchanges = [stored(exchange, self._setting) for _, exchange in named]
         told = {uid: told_of(exchange) for uid, exchange in named}
-        reserved = [
-            {"uid": one.uid, **one.reservation._asdict()}
-            for one in map(batch.__getitem__, positions)
-            if one.reservation is not None
-        ]
+        entries: list[dict[str, Any]] = []
 
-        new: list[Recorded] = []
-
-        def reserve(connection: sa.Connection, recorded: Sequence[Recorded]) -> None:
-            new.extend(recorded)
+        def within(connection: sa.Connection, recorded: Sequence[Recorded]) -> None:
             if reserved:
-                connection.execute(_RESERVE, reserved)
+                connection.execute(insert_new(RESERVATIONS), reserved)
+            pairs = ((told.get(one.uid or ""), one.exchange.index) for one in recorded)
+            entries.extend(self._journal.entries(connection, [(what, n) for what, n in pairs if what is not None]))
 
         with self._journal_lock() as locked:
-            try:
-                uids = [uid for uid, _ in named]
-                self.store.add(exchanges, uids, self._projection, reserve, bodies_held(exchanges))
-            except (OSError, sa.exc.SQLAlchemyError) as error:
-                self._lose(f"exchanges: {reason_of(error)}")
-                return
-            for position in positions:
-                results[position] = Result(True)
+            uids = [uid for uid, _ in named]
+            self.store.add(exchanges, uids, self._projection, within, bodies_held(exchanges))
             if locked:
-                pairs = ((told.get(one.uid or ""), one.exchange.index) for one in new)
-                self._journal_rows([(what, index) for what, index in pairs if what is not None])
+                self._append(entries)
 
     def _begin(self, one: Item) -> bool:
         if self._projection is None or one.fetch is None:
@@ -173,12 +174,12 @@ class FolderSink:
                 self._journal_trouble(error)
             yield locked
 
-    def _journal_rows(self, told: list[tuple[Told, int]]) -> None:
+    def _append(self, entries: Sequence[dict[str, Any]]) -> None:
         try:
             if self.journal_failed:
                 self._journal.catch_up()
-            else:
-                self._journal.write(told)
+            elif entries:
+                self._journal.file.append(entries)
             self.journal_failed = False
         except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
             self._journal_trouble(error)

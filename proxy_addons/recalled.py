@@ -6,8 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from captures.expiry import FOLDED, LAST_EXCHANGE
-from captures.schema import EXCHANGES, OUTCOMES, PHONES, PLACES, RESERVATIONS, STATE, UNDECIDED
+from captures.expiry import standing
+from captures.schema import OUTCOMES, PHONES, PLACES, RESERVATIONS, UNDECIDED
 from captures.sinks import Answers
 from proxy_addons.rules import MAX_OUTCOMES_KEPT
 from proxy_addons.sole_history import Fleet, Recalled
@@ -18,18 +18,13 @@ _PROMISED = sa.select(RESERVATIONS.c.identity, RESERVATIONS.c.rule, RESERVATIONS
 _PROMISED = _PROMISED.order_by(RESERVATIONS.c.at)
 
 
-_FOLDED_AND_GIVEN = sa.select(
-    sa.select(STATE.c.number).where(STATE.c.name == FOLDED).scalar_subquery(),
-    sa.select(STATE.c.number).where(STATE.c.name == LAST_EXCHANGE).scalar_subquery(),
-    sa.select(sa.func.max(EXCHANGES.c.id)).scalar_subquery(),
-)
 NOT_FOLDED = "the history of the phones is still being read from the recording"
 
 
 def all_folded(connection: sa.Connection) -> bool:
     """Whether the history tells of all exchanges."""
-    folded, *given = connection.execute(_FOLDED_AND_GIVEN).one()
-    return (folded or 0) >= max(number or 0 for number in given)
+    highest, folded = standing(connection)
+    return folded >= highest
 
 
 def phone(connection: sa.Connection, identity: str) -> Recalled:

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from captures.expiry import highest
+from captures.expiry import standing
 from captures.store import Store
 from tools.bench.proxy_targets import Usage, backend
 from tools.bench.soak_phones import Phones
@@ -180,7 +180,7 @@ def recorded(folder: Path) -> int:
     store = Store.open(folder)
     try:
         with store.engine.connect() as connection:
-            return highest(connection)
+            return standing(connection).highest
     finally:
         store.close()
 
