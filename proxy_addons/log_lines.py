@@ -28,7 +28,7 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -40,6 +40,7 @@ logger = logging.getLogger("upshim")
 FORMATS = ("text", "json")
 MAX_WAITING = 10_000  # lines that nobody has read yet
 MAX_LINE = 4000  # characters of one message
+TOGETHER = 100  # lines written at once
 GATHER_FOR = 0.05  # seconds a line may wait for others to be written with
 CLOSE_WITHIN = 5.0  # seconds for the last lines to be written
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}  # syslog(3)
@@ -174,7 +175,7 @@ class Lines(logging.Handler):
             self._hurry.wait(GATHER_FOR)
             self._hurry.clear()
             while self._waiting:
-                self._write(self._waiting.popleft())
+                self._write([self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))])
             self._tell_lost()
             self._some.clear()
             if self._waiting or self._closing:  # since the last look
@@ -189,14 +190,23 @@ class Lines(logging.Handler):
             text = f"upshim: {lost} lines of this log were lost: nobody read them in time"
             note = logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None)
             note.__dict__.update(event("log-lost", lines=lost))
-            self._write(note)
+            self._write([note])
 
-    def _write(self, record: logging.LogRecord) -> None:
+    def _write(self, records: Sequence[logging.LogRecord]) -> None:
+        lines = [line for record in records if (line := self._line(record)) is not None]
         try:
-            self._stream.write(self.format(record) + "\n")
+            # Every call of the system is one more turn with the traffic.
+            self._stream.write("".join(lines))
             self._stream.flush()
-        except Exception:  # noqa: BLE001 - a log that cannot be written, or a record that cannot be told, ends nothing
+        except Exception:  # noqa: BLE001 - a log that cannot be written ends nothing
+            self.lost += len(lines)
+
+    def _line(self, record: logging.LogRecord) -> str | None:
+        try:
+            return self.format(record) + "\n"
+        except Exception:  # noqa: BLE001 - neither does a record that cannot be told
             self.lost += 1
+            return None
 
 
 def lines_lost() -> int:
