@@ -32,7 +32,7 @@ from captures.retention import Keep
 from dissectors import DissectError
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
-from proxy_addons import contentviews, phone_events, recording_process
+from proxy_addons import phone_events, recording_process
 from proxy_addons.answers import Answers, within
 from proxy_addons.check import Check
 from proxy_addons.failures import Failures, fail_open, fail_open_async
@@ -85,7 +85,9 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 class Upshim:
     """Records and rewrites the update traffic of UC phones."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, views: bool = True) -> None:
+        """`views`: whether somebody may look at bodies in mitmproxy's own windows."""
+        self._views = views
         self.failures = Failures()
         self.recording: Recorder | None = None
         self.rewriter = Rewriter(Rules(), Vocabulary.default(), BODY_LIMIT)
@@ -111,7 +113,10 @@ class Upshim:
         """Declare the options and the content views."""
         for name, typespec, default, explanation in OPTIONS:
             loader.add_option(name, typespec, default, explanation)
-        contentviews.register()
+        if self._views:
+            from proxy_addons import contentviews  # noqa: PLC0415 - with everything that reads certificates and cabinets
+
+            contentviews.register()
 
     def configure(self, updated: set[str]) -> None:
         """Read the files the options name. Raises `OptionsError` with one line."""

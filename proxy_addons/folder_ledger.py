@@ -74,7 +74,7 @@ class FolderLedger:
 
     async def decide(self, uid: str, check: Check) -> Checked:
         """The decision about a check, and its reservation. Without an answer nothing is offered."""
-        if not self._lock.alone or self._lock.wanted:
+        if not self._lock.alone:
             await self.look()
         if self._among_others is not None:
             if not self._lock.shared:
