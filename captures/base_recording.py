@@ -183,6 +183,10 @@ class BaseRecording(ABC):
         """Ask the store. May be called from any thread."""
         self.put(Item(question=question), answer)
 
+    def wait(self, answered: threading.Event, seconds: float) -> bool:
+        """Wait for an answer in whatever thread this is; whether it came in time."""
+        return answered.wait(seconds)
+
     def stream(self) -> StreamedBody:
         """Start a body that will arrive in pieces."""
         return StreamedBody()

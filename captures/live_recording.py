@@ -86,6 +86,13 @@ class LiveRecording(BaseRecording):
         else:
             self._send_soon([Handed(item, answer)])
 
+    def wait(self, answered: threading.Event, seconds: float) -> bool:
+        """As in `BaseRecording`; in the loop's thread the loop stands still meanwhile."""
+        if threading.get_ident() != self._thread_of_loop:
+            return answered.wait(seconds)
+        self._link.wait(answered.is_set, seconds)
+        return answered.is_set()
+
     def backlog(self) -> Backlog:
         """As in `BaseRecording`."""
         waiting, lag = self._link.waiting

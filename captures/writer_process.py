@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import marshal
 import pickle
+import select
 import signal
 import socket
 import struct
@@ -106,6 +107,16 @@ class WriterLink:
         except IndexError:
             return 0, 0.0
         return len(self._unanswered), time.monotonic() - oldest
+
+    def wait(self, answered: Callable[[], bool], seconds: float) -> None:
+        """Hold up the loop until something is answered; no longer than this."""
+        deadline = time.monotonic() + seconds
+        while not answered() and self._process is not None and (left := deadline - time.monotonic()) > 0:
+            if self._unsent:
+                self._flush()
+            readable, _, _ = select.select([self._socket], [self._socket] if self._unsent else [], [], left)
+            if readable:
+                self._read()
 
     def close(self, timeout: float) -> None:
         """Have everything written and let the writer end; gives up after `timeout` seconds."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from captures.base_recording import BaseRecording
+from captures.base_recording import Answer, BaseRecording
 from captures.errors import StoreError
 from captures.exchange import Exchange
 from captures.folder_lock import FolderLock
@@ -109,14 +110,14 @@ class FolderLedger:
         if self._sole is None:
             return check.unknown("the history of the phones has yet to be read")
         if identity not in self._sole:
-            recalled = waited_for(lambda found: self._recording.ask(Question("phone", identity), found))
+            recalled = self._waited_for(lambda found: self._recording.ask(Question("phone", identity), found))
             if not recalled.done:
                 return check.unknown(str(recalled.value))
             self._sole.recall(identity, recalled.value)
         checked, reservation = self._decide(check, identity, self._sole)
         if reservation is None:
             return checked
-        reserved = waited_for(lambda found: self._recording.reserve(uid, reservation, found))
+        reserved = self._waited_for(lambda found: self._recording.reserve(uid, reservation, found))
         return checked if reserved.done else self._not_reserved(check, reservation, reserved)
 
     def fetching(self, uid: str, method: str, target: str, address: str, now: datetime) -> str | None:
@@ -173,6 +174,9 @@ class FolderLedger:
         self._recording.ask(question, found)
         return await within(future, DECIDE_WITHIN, LATE)
 
+    def _waited_for(self, ask: Callable[[Answer], None]) -> Result:
+        return waited_for(self._recording, ask, DECIDE_WITHIN / 4)
+
     async def _read(self) -> SoleHistories | str:
         """Read what is to be known of the fleet; or why that cannot be."""
         fleet = await self._ask(Question("fleet"))
@@ -206,13 +210,14 @@ class AskedCensus(Census):
 
     def counts(self) -> dict[Label, int]:
         """Phones by state and version; the last ones known while nobody answers."""
-        answer = waited_for(lambda found: self._recording.ask(Question("census"), found), DECIDE_WITHIN)
+        ask = partial(self._recording.ask, Question("census"))
+        answer = waited_for(self._recording, ask, DECIDE_WITHIN)
         if answer.done:
             self._last = told_apart(answer.value)
         return self._last
 
 
-def waited_for(ask: Callable[[Callable[[Result], None]], Any], seconds: float = DECIDE_WITHIN / 4) -> Result:
+def waited_for(recording: BaseRecording, ask: Callable[[Answer], None], seconds: float) -> Result:
     """What comes of a question while this thread waits."""
     there = threading.Event()
     results: list[Result] = []
@@ -222,4 +227,4 @@ def waited_for(ask: Callable[[Callable[[Result], None]], Any], seconds: float = 
         there.set()
 
     ask(found)
-    return results[0] if there.wait(seconds) else LATE
+    return results[0] if recording.wait(there, seconds) else LATE

@@ -1,6 +1,7 @@
 """`upshim` with faults put into it, to see what comes of them: python -m tests.faults.sabotage FILE proxy ...
 
-The file's text names the fault that is there at the moment; while it is blank there is none.
+The file's text names the fault that is there at the moment; while it is blank there is none. The process that writes
+the recording has the same faults: `FILE writer ...`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from captures.recording import Recording
+from captures.live_recording import LiveRecording
 from captures.sinks import FolderSink
-from proxy_addons import addon, phone_events
-from proxy_addons.ledger import Ledger
+from proxy_addons import addon, phone_events, recording_process
+from proxy_addons.folder_ledger import FolderLedger
 from proxy_addons.rewriter import Rewriter
 from tools.cli import main
 
@@ -47,14 +48,14 @@ def hang() -> None:
 
 
 FAULTS: dict[str, tuple[tuple[Any, str], ...]] = {
-    "decoder": ((Rewriter, "check"),),
-    "endless decoder": ((Rewriter, "check"),),
-    "greedy decoder": ((Rewriter, "check"),),
+    "decoder": ((Rewriter, "read"),),
+    "endless decoder": ((Rewriter, "read"),),
+    "greedy decoder": ((Rewriter, "read"),),
     "decoder of answers": ((Rewriter, "answer"),),
     "heads": ((addon, "headers_of"),),
-    "stream": ((Recording, "chunk"),),
-    "history": ((phone_events, "situation"), (phone_events, "answered"), (Ledger, "decide")),
-    "recorder": ((Recording, "add"), (Recording, "chunk"), (Recording, "finish")),
+    "stream": ((LiveRecording, "chunk"),),
+    "history": ((phone_events, "situation"), (phone_events, "answered"), (FolderLedger, "decide")),
+    "recorder": ((LiveRecording, "add"), (LiveRecording, "chunk"), (LiveRecording, "finish")),
     "writer": ((FolderSink, "write"),),
     "hung disk": ((FolderSink, "write"),),
 }
@@ -89,4 +90,8 @@ if __name__ == "__main__":
         for place in places:
             put_in(fault, *place)
     clock()
-    sys.exit(main(sys.argv[2:]))
+    if sys.argv[2] == "writer":
+        recording_process.main(sys.argv[3:])
+    else:
+        recording_process.COMMAND = (sys.executable, "-m", "tests.faults.sabotage", sys.argv[1], "writer")
+        sys.exit(main(sys.argv[2:]))

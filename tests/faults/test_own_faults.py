@@ -27,6 +27,7 @@ from tests.proxies import Proxy, command, running, started
 from tests.proxy_addons.test_launcher import admin_port, get
 from tests.proxy_addons.test_metrics import samples
 from tests.servers import Received, Server, message, serving
+from tools.bench.proxy_targets import family
 
 CHECK = check_request()
 FIRMWARE = b"GET /DeviceUpdateFiles_Int/CPE.nbt HTTP/1.1\r\nHost: dus\r\nConnection: close\r\n\r\n"
@@ -112,6 +113,12 @@ def metric(proxy: Proxy, name: str) -> float:
     status, text = get(admin_port(proxy), "/metrics")
     assert status == 200
     return sum(value for (sample, _), value in samples(text).items() if sample == name)
+
+
+def limit_files(proxy: Proxy, size: int) -> None:
+    """No file of the proxy, nor of the process that writes for it, grows beyond a size."""
+    for pid in family(proxy.process.pid):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def recorded(folder: Path) -> list[Exchange]:
@@ -200,7 +207,7 @@ def test_a_full_disk(server: Server, rules: Path, tmp_path: Path) -> None:
             assert body_of(exchange(proxy.port, CHECK)) == answer_body()
         before = recorded(record)
         assert len(before) == 3
-        resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        limit_files(proxy, 0)
         for number in range(3):
             assert (
                 body_of(exchange(proxy.port, check_request(body=check_body(mac=f"0004F20002{number:02d}"))))
@@ -211,7 +218,7 @@ def test_a_full_disk(server: Server, rules: Path, tmp_path: Path) -> None:
         assert recorded(record) == before
         # What could not be told later is not done.
         assert not told_zero(server) or metric(proxy, "upshim_journal_failed") == 0
-        resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        limit_files(proxy, resource.RLIM_INFINITY)
 
         def records_again() -> bool:
             assert body_of(exchange(proxy.port, CHECK)) == answer_body()

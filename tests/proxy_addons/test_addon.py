@@ -109,7 +109,7 @@ def test_a_changed_rules_file_comes_into_force_and_a_broken_one_does_not(
     assert "the old rules stay in force" in caplog.text
 
 
-@pytest.mark.parametrize("broken", ["check", "answer"])
+@pytest.mark.parametrize("broken", ["read", "decide", "answer"])
 def test_a_fault_in_our_code_leaves_the_exchange_as_it_was(
     broken: str, rules: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -42,7 +42,7 @@ def test_a_problem_is_exit_1_and_says_what_to_do(tmp_path: Path, capsys: pytest.
     file.write_text("nonsense")
     assert main(["doctor", "--rules", str(file)]) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "would be refused: not TOML" in out
+    assert "would be refused: line 1: not TOML" in out
     assert "rules[red].toml" in out.replace(" ", "")
     assert "a running upshim keeps its old rules meanwhile" in out
 
