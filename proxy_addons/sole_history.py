@@ -75,7 +75,10 @@ class SoleHistories(Histories):
 
     def forget_surplus(self) -> None:
         """Forget phones above a number, where nothing is under way. For when the recording has all of it."""
-        for identity in list(self._phones)[: max(0, len(self._phones) - MOST_REMEMBERED)]:
+        surplus = len(self._phones) - MOST_REMEMBERED
+        for identity in list(self._phones) if surplus > 0 else ():
+            if len(self._phones) <= MOST_REMEMBERED:
+                break
             phone = self._phones[identity]
             if phone.attempt is None and not phone.pending:
                 del self._phones[identity]
