@@ -22,7 +22,7 @@ def peaks():
 def look():
     while not over.wait(0.02):
         try:
-            taken.update(peaks())
+            taken.update((one, peak) for one, peak in peaks() if peak)  # what has ended takes nothing any more
         except OSError:
             pass
 null = os.open(os.devnull, os.O_RDWR)
@@ -42,8 +42,8 @@ print(json.dumps([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_sti
 
 
 class Run(NamedTuple):
-    """CPU and wall time in seconds, peak resident memory in bytes: that of a bare interpreter at least, and of a program
-    that starts others the sum of their peaks.
+    """CPU and wall time in seconds, peak resident memory in bytes: at least that of a bare interpreter,
+    and of a program that starts others the sum of their peaks.
     """
 
     cpu: float
