@@ -94,8 +94,7 @@ class Conversation:
             return None
         while (skipped := queue.popleft()) is not chosen:
             skipped.problem("no answer: it fell into a gap of the capture", broken=True)
-            skipped.response_done = True
-            self.settle(skipped)
+            self.give_up(skipped)
         return chosen
 
     def _anchored(self, position: int) -> OpenExchange | None:
@@ -113,11 +112,16 @@ class Conversation:
         return group[0]
 
     def settle(self, exchange: OpenExchange) -> None:
-        """Hand the exchange on if both its messages are over."""
-        if exchange.request_done and exchange.response_done:
-            client, server, mac = self._names
-            number = str(self.connection.number)
-            self.recorder.finish(exchange.close(self.recorder.capture, client, server, number, mac))
+        """Hand the exchange on, now that both its messages are over."""
+        client, server, mac = self._names
+        number = str(self.connection.number)
+        self.recorder.finish(exchange.close(self.recorder.capture, client, server, number, mac))
+
+    def give_up(self, exchange: OpenExchange) -> None:
+        """Wait no longer for an answer."""
+        exchange.response_done = True
+        if exchange.request_done:
+            self.settle(exchange)
 
     def finish(self) -> None:
         """No answers will follow."""
@@ -126,8 +130,7 @@ class Conversation:
             other = self.server.passed_over if self.server else 0
             instead = f"; {other} bytes that are no HTTP answer came on the connection" if other else ""
             exchange.problem(f"no answer in the capture{instead}", broken=True)
-            exchange.response_done = True
-            self.settle(exchange)
+            self.give_up(exchange)
 
 
 Event = tuple[str, bytes, int, int]  # ("data", data, time, ack), ("hole", b"", time, size) or ("end:how", b"", time, 0)
@@ -295,13 +298,18 @@ class _Side:
 class _ClientSide(_Side):
     role: Role = "request"
 
+    def __init__(self, conversation: Conversation, index: int) -> None:
+        super().__init__(conversation, index)
+        self._answers = conversation.connection.halves[1 - index]
+
     def data(self, data: bytes, time: int, ack: int) -> None:
-        if self.reader.at_boundary:
+        reader = self.reader
+        if not reader.room and reader.at_boundary:
             self.first = time
         self.time = time
         self.ack = ack
-        self.reader.feed(data)
-        self.half.room = self.reader.room
+        reader.feed(data)
+        self.half.room = reader.room
         server = self.conversation.server
         if server is not None and server.queue:
             server.pump()
@@ -356,15 +364,13 @@ class _ClientSide(_Side):
     def _begin(self) -> OpenExchange:
         conversation = self.conversation
         exchange = conversation.recorder.begin(self.first)
-        answers = conversation.connection.halves[1 if self.half is conversation.connection.halves[0] else 0]
-        exchange.anchor = answers.position_of(self.ack)
-        exchange.anchor_seen = exchange.anchor is not None and exchange.anchor <= answers.position
+        exchange.anchor = anchor = self._answers.position_of(self.ack)
+        exchange.anchor_seen = anchor is not None and anchor <= self._answers.position
         self.exchange = exchange
         if len(conversation.outstanding) >= MAX_OUTSTANDING:
             oldest = conversation.outstanding.popleft()
             oldest.problem(f"no answer among the last {MAX_OUTSTANDING} exchanges of the connection", broken=True)
-            oldest.response_done = True
-            conversation.settle(oldest)
+            conversation.give_up(oldest)
         conversation.outstanding.append(exchange)
         return exchange
 
@@ -373,7 +379,8 @@ class _ClientSide(_Side):
         exchange.request_done = True
         self.body = _nothing
         self._body_reader = None
-        self.conversation.settle(exchange)
+        if exchange.request_done and exchange.response_done:
+            self.conversation.settle(exchange)
 
 
 class _ServerSide(_Side):
@@ -389,10 +396,10 @@ class _ServerSide(_Side):
 
     def data(self, data: bytes, time: int, ack: int) -> None:  # noqa: ARG002 - the anchors are the requests'
         reader = self.reader
-        if self.queue or (reader.state is not State.LENGTH and self._must_wait()):
+        if self.queue or (not reader.room and self._must_wait()):
             self._take_or_wait(("data", data, time, 0))
             return
-        if reader.at_boundary:
+        if not reader.room and reader.at_boundary:
             self.first = time
         self.time = time
         reader.feed(data)
@@ -514,4 +521,5 @@ class _ServerSide(_Side):
         exchange.response_done = True
         self.body = _nothing
         self._body_reader = None
-        self.conversation.settle(exchange)
+        if exchange.request_done and exchange.response_done:
+            self.conversation.settle(exchange)

@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 from captures.bodies import BodyFiles
 from captures.body_reader import NO_BODY, BodyReader, BodyValues, Keeping
-from captures.exchange import Body, Exchange, Fact, Headers, Request, Response
+from captures.exchange import (
+    Exchange,
+    Fact,
+    Headers,
+    Request,
+    body_of,
+    exchange_of,
+    request_of,
+    response_of,
+)
 from captures.items import Observation
 from captures.objects import ObjectJoiner
 from dissectors.http1 import RequestHead, ResponseHead
@@ -132,28 +141,31 @@ class Finished(NamedTuple):
     @property
     def held(self) -> int:
         """The bytes of bodies it holds."""
-        return sum(len(data) for body in (self.request_body, self.response_body) for data in body[4:] if data)
+        asked, answered = self.request_body, self.response_body
+        return len(asked[4] or b"") + len(asked[5] or b"") + len(answered[4] or b"") + len(answered[5] or b"")
 
     def exchange(self) -> Exchange:
         """The exchange itself."""
         started, request_ended, response_started = self.started, self.request_ended, self.response_started
         answer = self.response
-        return Exchange(
+        return exchange_of(
             self.capture,
             self.number,
             self.client,
             self.server,
             moment(started),
             moment(max(started, request_ended or 0, self.response_ended or 0)),
-            Request("", "") if self.request is None else Request(*self.request, Body(*self.request_body)),
-            None if answer is None else Response(*answer, Body(*self.response_body), self.interim),
+            Request("", "") if self.request is None else request_of(*self.request, body_of(*self.request_body)),
+            None if answer is None else response_of(*answer, body_of(*self.response_body), self.interim),
             self.complete,
             self.problems,
             self.facts,
-            connection=self.connection,
-            request_ended=None if request_ended is None else moment(request_ended),
-            response_started=None if response_started is None else moment(response_started),
-            client_mac=self.client_mac,
+            None,
+            None,
+            self.connection,
+            None if request_ended is None else moment(request_ended),
+            None if response_started is None else moment(response_started),
+            self.client_mac,
         )
 
 

@@ -8,9 +8,6 @@ bodies gains nothing. Then another process reads the capture from its beginning 
 from __future__ import annotations
 
 import os
-import pickle
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -72,6 +69,9 @@ class _Progress:
 
 
 def _elsewhere(read: Read, path: Path, options: ReadOptions, progress: _Progress) -> Iterator[PlainItem]:
+    import pickle  # noqa: PLC0415 - most captures are read by one process
+    import subprocess  # noqa: PLC0415
+
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-P", "-m", __name__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:  # noqa: S603
@@ -96,6 +96,8 @@ def _elsewhere(read: Read, path: Path, options: ReadOptions, progress: _Progress
 
 def _send(out: BinaryIO, read: Read, path: Path, options: ReadOptions) -> None:
     """Write pickles of (items, bytes of the file read, whether that was all or the error that ended it)."""
+    import pickle  # noqa: PLC0415
+
     position = 0
 
     def advance(size: int) -> None:
@@ -120,6 +122,9 @@ def _send(out: BinaryIO, read: Read, path: Path, options: ReadOptions) -> None:
 
 def main() -> None:
     """Read what standard input names."""
+    import pickle  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever reads what is sent is interrupted, and ends this process
     read, path, options = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own process
     try:

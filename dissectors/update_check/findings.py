@@ -7,7 +7,8 @@ element named like a module, is one module. What cannot be told apart is named a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dissectors.errors import DissectError, LimitExceeded
 from dissectors.version import Version
@@ -24,8 +25,7 @@ _MAX_MESSAGE = 300
 _BESIDE_A_VERSION = ("file", "signature_file", *URL_FIELDS)  # what makes a blank version one to be filled in
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A field of the vocabulary in the body; `group` is the index of the element it describes (-1: the document)."""
 
     kind: str
@@ -74,7 +74,7 @@ class Findings:
         if len(fields) > 1:
             places = ", ".join(str(one.offset) for one in fields[:4])
             self.problem(f"{kind} is there {len(fields)} times (at bytes {places}): not editable")
-            return replace(fields[0], span=None)
+            return fields[0]._replace(span=None)
         return fields[0] if fields else None
 
     def ancestors(self, group: int) -> Iterable[int]:
@@ -127,7 +127,7 @@ class _Search:
                 valued = valued or (raw, name)
             if (kind := self._field_of(name, index)) is not None:
                 hits.append((kind, raw, name))
-        text = replace(element.text, start=None, end=None) if nil and element.text else element.text
+        text = element.text._replace(start=None, end=None) if nil and element.text else element.text
         if nil and own:
             self._found.problem(f"{element.tag} is marked nil: not editable")
         kind = named or own

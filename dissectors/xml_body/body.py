@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dissectors.errors import DissectError, LimitExceeded
@@ -35,8 +35,7 @@ class Edit(NamedTuple):
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A value found in a body and where: `span` covers exactly its raw bytes and is None where it cannot be edited.
 
     `name` is the element or attribute as written in the body, `offset` a byte to name in messages. `separators` are
@@ -76,7 +75,7 @@ class XmlBody:
     decoded: BodyText = field(repr=False)
     elements: tuple[Element, ...] = field(repr=False)
     _start: int
-    _byte_offsets: tuple[int, ...] | None = field(repr=False)
+    _byte_offsets: Sequence[int] | None = field(repr=False)
 
     @classmethod
     def decode(cls, octets: bytes, charset: str | None = None) -> XmlBody:
@@ -137,7 +136,7 @@ class XmlBody:
                 end = start + len(value)
                 place = (at[start], at[end]) if at else (None, None)
                 own = RawValue(value, place[0], place[1], raw.place)
-                fields.append(replace(self.field(own, name), separators=separators))
+                fields.append(self.field(own, name)._replace(separators=separators))
                 done += len(part) + 1
             result.append(fields)
         return result
@@ -189,11 +188,14 @@ class XmlBody:
         return octets
 
 
-def _byte_offsets(decoded: BodyText, octets: bytes) -> tuple[int, ...] | None:
-    """Byte offset of every `_STEP`th character; None where encoding the text again does not give its bytes."""
+def _byte_offsets(decoded: BodyText, octets: bytes) -> Sequence[int] | None:
+    """Byte offset of every `_STEP`th character; None where encoding the text again does not give its bytes.
+
+    Of ASCII, a byte a character, it is the offset of every one.
+    """
     text = decoded.text
     if text.isascii() and octets.startswith(text.encode("ascii"), decoded.bom_size):
-        return tuple(range(decoded.bom_size, decoded.bom_size + len(text) + 1, _STEP))
+        return range(decoded.bom_size, decoded.bom_size + len(text) + 1)
     result = [decoded.bom_size]
     for start in range(0, len(decoded.text), _STEP):
         piece = decoded.text[start : start + _STEP].encode(decoded.codec, "replace")
@@ -203,7 +205,9 @@ def _byte_offsets(decoded: BodyText, octets: bytes) -> tuple[int, ...] | None:
     return tuple(result)
 
 
-def _byte_offset(decoded: BodyText, known: tuple[int, ...], character: int) -> int:
+def _byte_offset(decoded: BodyText, known: Sequence[int], character: int) -> int:
+    if isinstance(known, range):
+        return known[character]
     step, rest = divmod(character, _STEP)
     start = character - rest
     between = decoded.text[start:character]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 from xml.parsers import expat
 
 from dissectors.errors import DissectError, LimitExceeded, Unsupported
@@ -51,8 +51,7 @@ class Place(enum.Enum):
         return self in (Place.QUOTED, Place.APOSTROPHED)
 
 
-@dataclass(frozen=True, slots=True)
-class RawValue:
+class RawValue(NamedTuple):
     """A decoded value and its characters `start`..`end` in the text; None where no one place holds it.
 
     Literal white space around a value is not part of it, nor of its place.
@@ -64,8 +63,7 @@ class RawValue:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """An element: its name as written, the index of its parent (-1: none), its attributes in order.
 
     `text` is there for elements without child elements.
@@ -124,7 +122,7 @@ def offsets(raw: str, place: Place) -> list[int]:
 def _trimmed(text: str, start: int, end: int, place: Place) -> RawValue:
     raw = text[start:end]
     inner = raw.strip(WHITE_SPACE)
-    if inner:
+    if inner and inner != raw:
         start += len(raw) - len(raw.lstrip(WHITE_SPACE))
         end = start + len(inner)
     return RawValue(unescape(inner, place), start, end, place)

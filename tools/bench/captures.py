@@ -6,8 +6,9 @@ work a byte; and a small download for those whose cost grows with the square of 
 what the mix is and why). upshim tells all exchanges with the hashes of all bodies and what they mean, tshark the status
 of every answer (its default preferences put whole messages together, "no desegmentation" looks at single packets),
 tcpflow writes the streams to files, dpkt hashes the segments that come in order, scapy hashes the bodies it puts
-together. Times are seconds, the median of the rounds, with Python's byte code cached as after the first run; slow
-programs run once, and not on the fleet. The table ends with what was aimed at.
+together. upshim reads a long capture with two processes: CPU time and memory are those of both. Times are seconds, the
+median of the rounds, with Python's byte code cached as after the first run; slow programs run once, and not on the
+fleet. The table ends with what was aimed at.
 
 Example:
   upshim bench captures --fleet 1024 --checks 256 --rounds 3
@@ -40,7 +41,7 @@ ANSWERS = ("-n", "-Y", "http.response", "-T", "fields", "-e", "http.response.cod
 SMALL = "small download"
 WIDTH = 125  # of the table, where a terminal does not give it more
 MAX_PEAK = 200_000_000  # bytes
-# Program -> how many times upshim's CPU time its own is to be at least.
+# Program -> how many times upshim's time its own is to be at least.
 AIMS = {FLOW: 0.5, FIELDS: 2.0, DEFAULT: 30.0}
 
 
@@ -152,14 +153,10 @@ def compare(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if program == OURS:
             peak = result["peak"]
             yield aim | {"aim": "under 200 MB of memory", "found": peak, "met": peak < MAX_PEAK}
-        elif program == FLOW:
-            found = round(1 / result["ratio"], 2) if result["ratio"] else None
-            met = result["ratio"] >= AIMS[FLOW]
-            yield aim | {"aim": "at most 2 times the time of tcpflow", "found": found, "met": met}
         elif program in AIMS:
-            met = result["ratio"] >= AIMS[program]
-            text = f"at least {AIMS[program]:.0f} times as fast as {program}"
-            yield aim | {"aim": text, "found": result["ratio"], "met": met}
+            for clock, ratio in (("CPU", result["ratio"]), ("wall", result["ratio_wall"])):
+                text = f"at least {AIMS[program]:g} times as fast as {program} ({clock} time)"
+                yield aim | {"aim": text, "found": ratio, "met": ratio >= AIMS[program]}
 
 
 def show(results: list[dict[str, Any]], aims: list[dict[str, Any]]) -> None:

@@ -61,7 +61,7 @@ def test_every_program_is_measured_and_compared(capsys: pytest.CaptureFixture[st
         assert (captures.DEFAULT in programs) == (kind != "fleet")
         assert ("scapy" in programs) == (kind == "small download")
     aims = [one for one in told if one["kind"] == "aim"]
-    assert len(aims) == 3 * 4 - 1
+    assert len(aims) == 3 * (1 + 3 * 2) - 2
     captures.show(results, aims)
     said = capsys.readouterr().out
     assert "exchanges/s" in said

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -41,3 +42,18 @@ def test_the_lzx_material_is_sound() -> None:
     content = payload(100_000)
     cabinet = Cabinet.parse(Cabinet.build(lzx_folders(content)))
     assert cabinet.read(cabinet.members[0], native=False) == content
+
+
+HOLDING = """
+import subprocess, sys, time
+held = b"x" * (50 << 20)
+if sys.argv[1:]:
+    subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
+else:
+    time.sleep(0.5)
+"""
+
+
+def test_the_memory_of_a_program_is_that_of_all_its_processes() -> None:
+    alone, both = (measure([sys.executable, "-c", HOLDING, *words]).peak for words in ((), (HOLDING,)))
+    assert 50 << 20 < alone < 100 << 20 < both < 200 << 20
