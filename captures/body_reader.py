@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from captures.bodies import BodyFiles, Incoming
-from captures.exchange import Body
+from captures.exchange import EMPTY_SHA256
 from dissectors.coding import BodyDecoder
 from dissectors.errors import DissectError
 
 MAX_HELD = 64 << 20  # bytes of all bodies under way
+
+BodyValues = tuple[int, str, int, str | None, bytes | None, bytes | None]  # the fields of a `Body`
+NO_BODY: BodyValues = (0, EMPTY_SHA256, 0, None, None, None)
 
 
 class Keeping:
@@ -63,22 +66,23 @@ class Tally:
             self._incoming = self._keeping.files.begin()
             self._incoming.file.writelines(held)
 
-    def sha256(self) -> str:
-        """The hash of what has passed."""
-        if self._hash is None:
-            self._hash = hashlib.sha256(b"".join(self._held or ()))
-        return self._hash.hexdigest()
+    def result(self) -> tuple[str, bytes | None]:
+        """The hash of what has passed, and what has passed, if it is small enough."""
+        held = self._held
+        if held is None:
+            assert self._hash is not None  # noqa: S101 - what is not held is hashed
+            return self._hash.hexdigest(), None
+        if not self.size:
+            return EMPTY_SHA256, b""
+        data = held[0] if len(held) == 1 else b"".join(held)
+        return hashlib.sha256(data).hexdigest(), data
 
-    def held(self) -> bytes | None:
-        """What has passed, if it is small enough."""
-        return None if self._held is None else b"".join(self._held)
-
-    def keep(self) -> None:
+    def keep(self, sha256: str, data: bytes | None) -> None:
         """Let the file appear under its name. Raises `OSError`."""
         if self._incoming is not None:
-            self._incoming.keep(self.sha256())
-        elif self._keeping.files is not None and self._held:
-            self._keeping.files.put(self.sha256(), b"".join(self._held))
+            self._incoming.keep(sha256)
+        elif self._keeping.files is not None and self._held and data is not None:
+            self._keeping.files.put(sha256, data)
 
     def let_go(self) -> None:
         """Hold nothing any more, and forget a file that was not kept."""
@@ -110,6 +114,10 @@ class BodyReader:
         self._came = Tally(keeping)
         self._decoded = Tally(keeping) if self._decoder else None
 
+    def taker(self) -> Callable[[bytes], None]:
+        """What takes the bytes, transfer coding undone, now that it is known who is told of them."""
+        return self._came.write if self.part is None and self._decoder is None else self.write
+
     def write(self, data: bytes) -> None:
         """Take the next bytes, transfer coding undone."""
         self._came.write(data)
@@ -128,7 +136,7 @@ class BodyReader:
         if self.part_hole is not None:
             self.part_hole(size)
 
-    def finish(self) -> Body:
+    def finish(self) -> BodyValues:
         """The body; its files get their names."""
         came, decoded = self._came, self._decoded
         if self._decoder is not None and decoded is not None and self._failure is None and not self.missing:
@@ -136,9 +144,12 @@ class BodyReader:
                 decoded.write(self._decoder.finish())
             except DissectError as error:
                 self._failure = error
+        body: BodyValues
+        came_sha256, came_data = came.result()
         if decoded is not None and self._failure is None and not self.missing:
-            decoded.keep()
-            body = Body(decoded.size, decoded.sha256(), came.size, came.sha256(), decoded.held(), came.held())
+            sha256, data = decoded.result()
+            decoded.keep(sha256, data)
+            body = decoded.size, sha256, came.size, came_sha256, data, came_data
         else:
             if self._failure is not None:
                 self.problems.append(
@@ -146,8 +157,8 @@ class BodyReader:
                 )
             elif decoded is not None:
                 self.problems.append("the body is given as it came: its content coding cannot be undone across the gap")
-            came.keep()
-            body = Body(came.size, came.sha256(), came.size, None, came.held())
+            came.keep(came_sha256, came_data)
+            body = came.size, came_sha256, came.size, None, came_data, None
         came.let_go()
         if decoded is not None:
             decoded.let_go()

@@ -15,6 +15,8 @@ MAX_STEPS = 1_000_000  # comparisons
 
 _PIECES = re.compile(rb"[^<>\"'=\s]+|.", re.DOTALL)
 
+_BEGUN = re.compile(rb"[^<>\"'=\s]+\Z")  # a piece that may go on
+
 T = TypeVar("T")
 
 
@@ -34,14 +36,29 @@ def diff(original: bytes, changed: bytes) -> tuple[ByteEdit, ...]:
     """The edits, in the order of their offsets, that make `changed` of `original`."""
     if original == changed:
         return ()
-    old, new = _PIECES.findall(original), _PIECES.findall(changed)
-    edits, offset, done = [], 0, 0
+    same = _same(original, changed)
+    old, new = _PIECES.findall(original, same), _PIECES.findall(changed, same)
+    edits, offset, done = [], same, 0
     for start, end, new_start, new_end in replaced(old, new):
         offset += sum(map(len, old[done:start]))
         before, after = b"".join(old[start:end]), b"".join(new[new_start:new_end])
         edits.append(ByteEdit(offset, before, after))
         offset, done = offset + len(before), end
     return tuple(edits)
+
+
+def _same(one: bytes, other: bytes) -> int:
+    """How many bytes at the beginning are whole pieces of both, and the same in both."""
+    most = 0
+    wrong = min(len(one), len(other)) + 1
+    while wrong - most > 1:
+        middle = (most + wrong) // 2
+        if one[:middle] == other[:middle]:
+            most = middle
+        else:
+            wrong = middle
+    begun = _BEGUN.search(one, 0, most)
+    return begun.start() if begun is not None else most
 
 
 def apply(original: bytes, edits: Sequence[ByteEdit]) -> bytes:

@@ -15,16 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from captures.database_url import SCHEMES, DatabaseUrl
-from captures.errors import CaptureError
+from captures.errors import StoreError
 
 UNWATCHED = 60  # seconds; who may take longer than that is not in a hurry
 READS = "upshim_reads"
 CONNECT_WITHIN = 3  # seconds; libpq takes no less than 2
 NO_DRIVER = "PostgreSQL needs the driver psycopg: pip install 'upshim[postgres]'"
-
-
-class StoreError(CaptureError):
-    """A folder or database that is not a recording, or not one that this version can read or write."""
 
 
 class Locks:

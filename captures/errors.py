@@ -1,4 +1,4 @@
-"""The error of this layer: a file that cannot be read as a capture."""
+"""The errors of this layer: a file that cannot be read as a capture, a place that is no recording."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ class CaptureError(Exception):
     def __init__(self, path: Path | str, cause: DissectError | OSError | str) -> None:
         reason = (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(cause)
         super().__init__(f"{path}: {reason}")
+        self._parts = path, reason
+
+    def __reduce__(self) -> tuple[type[CaptureError], tuple[Path | str, str]]:
+        return type(self), self._parts  # so that one process can tell it to another
+
+
+class StoreError(CaptureError):
+    """A folder or database that is not a recording, or not one that this version can read or write."""

@@ -7,7 +7,7 @@ and values are text with one character per byte (latin-1), so that nothing is lo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -175,6 +175,17 @@ def bodies_of(exchange: Exchange) -> Iterator[Body]:
     for message in (exchange.request, exchange.response, exchange.rewritten_request, exchange.rewritten_response):
         if message is not None:
             yield message.body
+
+
+def bodies_held(exchanges: Iterable[Exchange]) -> dict[str, bytes]:
+    """The bodies these exchanges hold, by their sha256."""
+    held = {}
+    for body in (body for exchange in exchanges for body in bodies_of(exchange)):
+        if body.data:
+            held[body.sha256] = body.data
+        if body.encoded and body.encoded_sha256:
+            held[body.encoded_sha256] = body.encoded
+    return held
 
 
 def header(headers: Headers, name: str) -> str | None:

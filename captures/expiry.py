@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from captures.engines import upsert
 from captures.retention import Kept
 from captures.schema import BODY_USES, EXCHANGES, FACTS, STATE
 
@@ -15,26 +17,40 @@ EXPIRED_THROUGH = "expired through"
 FOLDED = "folded"
 
 
-def highest(connection: sa.Connection) -> int:
-    """The highest index of an exchange ever given."""
-    present = connection.execute(sa.select(sa.func.coalesce(sa.func.max(EXCHANGES.c.id), 0))).scalar_one()
-    return max(int(present), number_of(connection, LAST_EXCHANGE))
+_NUMBER = sa.select(STATE.c.number).where(STATE.c.name == sa.bindparam("name"))
+_STANDING = sa.select(
+    sa.select(sa.func.max(EXCHANGES.c.id)).scalar_subquery(),
+    sa.select(STATE.c.number).where(STATE.c.name == LAST_EXCHANGE).scalar_subquery(),
+    sa.select(STATE.c.number).where(STATE.c.name == FOLDED).scalar_subquery(),
+)
+
+
+class Standing(NamedTuple):
+    """The highest index of an exchange ever given, and that up to which exchanges are folded."""
+
+    highest: int
+    folded: int
+
+
+def standing(connection: sa.Connection) -> Standing:
+    """How far a recording is."""
+    present, last, folded = connection.execute(_STANDING).one()
+    return Standing(max(int(present or 0), int(last or 0)), int(folded or 0))
 
 
 def number_of(connection: sa.Connection, name: str) -> int:
     """A number of the recording's state; 0 where there is none."""
-    return connection.execute(sa.select(STATE.c.number).where(STATE.c.name == name)).scalar_one_or_none() or 0
+    return connection.execute(_NUMBER, {"name": name}).scalar_one_or_none() or 0
 
 
 def set_number(connection: sa.Connection, name: str, number: int) -> None:
     """Set a number of the recording's state."""
-    if not connection.execute(STATE.update().where(STATE.c.name == name).values(number=number)).rowcount:
-        connection.execute(STATE.insert().values(name=name, number=number))
+    connection.execute(upsert(STATE), {"name": name, "number": number})
 
 
 def remove_rows(connection: sa.Connection, which: Callable[[sa.ColumnElement[int]], sa.ColumnElement[bool]]) -> None:
     """Remove exchanges and all that hangs on them."""
-    set_number(connection, LAST_EXCHANGE, highest(connection))
+    set_number(connection, LAST_EXCHANGE, standing(connection).highest)
     for index in (FACTS.c.exchange, BODY_USES.c.exchange, EXCHANGES.c.id):
         connection.execute(index.table.delete().where(which(index)))
 

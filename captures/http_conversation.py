@@ -285,7 +285,6 @@ class _Side:
     def _start_body(self, head: RequestHead | ResponseHead, framing: Framing) -> BodyReader:
         reader = BodyReader(head.content_codings + framing.codings, self.conversation.recorder.keeping)
         self._body_reader = reader
-        self.body = reader.write
         return reader
 
     def _note(self, exchange: OpenExchange, remarks: tuple[str, ...], whose: str, *, broken: bool = False) -> None:
@@ -337,6 +336,7 @@ class _ClientSide(_Side):
         if faults := head.faults + framing.faults:
             self._note(exchange, faults, " (request)", broken=True)
         exchange.request_body = self._start_body(head, framing)
+        self.body = exchange.request_body.taker()
         return framing
 
     def malformed(self, reason: str, position: int) -> None:  # noqa: ARG002
@@ -485,8 +485,9 @@ class _ServerSide(_Side):
             problem = join_parts(joiner, exchange.index, name, head.headers, framing, exchange.response_body)
             if problem:
                 exchange.problem(problem)
+        self.body = exchange.response_body.taker()
         if framing.kind is Kind.TUNNEL:
-            self._client.reader.state = State.TUNNEL
+            self._client.reader.tunnel()
         return framing
 
     def malformed(self, reason: str, position: int) -> None:

@@ -49,17 +49,17 @@ class Journal:
         )
         self._store = store
 
-    def write(self, told: Sequence[tuple[Told, int]]) -> None:
-        """Journal what there is to tell of committed exchanges. Raises `OSError`, `SQLAlchemyError`."""
-        if told:
-            with self._store.engine.begin() as connection:
-                entries = [self._entry(*one, connection) for one in told]
-            self.file.append(entries)
+    def entries(self, connection: sa.Connection, told: Sequence[tuple[Told, int]]) -> list[dict[str, Any]]:
+        """The entries of exchanges, by their indexes, within a transaction. Raises `SQLAlchemyError`."""
+        if not told:
+            return []
+        names = self._store.pseudonyms(connection, {(one.kind, one.value) for one, _ in told})
+        return [{**one.entry, "phone": names[one.kind, one.value], "exchange": index} for one, index in told]
 
     def write_within(self, connection: sa.Connection, told: Sequence[tuple[Told, int]]) -> None:
-        """The same as part of the transaction that commits them, in a database. Raises `SQLAlchemyError`."""
+        """Journal exchanges as part of the transaction that commits them, in a database. Raises `SQLAlchemyError`."""
         if isinstance(self.file, JournalTable):
-            self.file.append_within(connection, [self._entry(*one, connection) for one in told])
+            self.file.append_within(connection, self.entries(connection, told))
 
     def catch_up(self) -> int:
         """Journal what the store holds and the journal does not; how much that was.
@@ -83,10 +83,8 @@ class Journal:
             reading.close()
             held = (with_bodies(exchange, self._store.bodies, HOLD) for exchange in page)
             late = [(told, exchange.index) for exchange in held if (told := told_of(exchange)) is not None]
-            self.file.append([{**self._entry(*one), "late": True} for one in late])
+            with self._store.engine.begin() as connection:
+                entries = self.entries(connection, late)
+            self.file.append([{**entry, "late": True} for entry in entries])
         self.file.append([])  # a torn line is accounted for even so
         return len(missing)
-
-    def _entry(self, told: Told, index: int, connection: sa.Connection | None = None) -> dict[str, Any]:
-        phone = self._store.pseudonym(told.kind, told.value, connection)
-        return {**told.entry, "phone": phone, "exchange": index}

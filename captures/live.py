@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from captures.errors import CaptureError
 from captures.link import ETHERNET, RAW
 from captures.packet_files import Packet, PacketFile
-from captures.packets import full_reader
+from captures.packets import full_reader, item_of
 
 if TYPE_CHECKING:
     from captures.sources import Item, ReadOptions
@@ -38,8 +38,8 @@ def read_live(interface: str, options: ReadOptions, seconds: float | None, packe
     file = PacketFile("live")
     reader = full_reader(interface, options, ordered=False)
     try:
-        yield from reader.read(_until_interrupted(listen(interface, seconds, packets, file.problems)))
-        yield from reader.finish(file)
+        yield from map(item_of, reader.read(_until_interrupted(listen(interface, seconds, packets, file.problems))))
+        yield from map(item_of, reader.finish(file))
     finally:
         reader.close()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from captures.bodies import BodyFiles
-from captures.body_reader import BodyReader, Keeping
-from captures.exchange import Body, Exchange, Headers, Request, Response
+from captures.body_reader import NO_BODY, BodyReader, BodyValues, Keeping
+from captures.exchange import Body, Exchange, Fact, Headers, Request, Response
 from captures.items import Observation
 from captures.objects import ObjectJoiner
 from dissectors.http1 import RequestHead, ResponseHead
@@ -73,44 +73,88 @@ class OpenExchange:
         if text not in self.problems and len(self.problems) < MAX_PROBLEMS:
             self.problems.append(text)
 
-    def close(self, capture: str, client: str, server: str, connection: str, client_mac: str) -> Exchange:
+    def close(self, capture: str, client: str, server: str, connection: str, client_mac: str) -> Finished:
         """The exchange as it will be shown."""
         request_body = self._body(self.request_body, " (request)")
         response_body = self._body(self.response_body, "")
-        head, answer = self.request, self.response
-        request = (
-            Request(head.method, head.target, head.version, head.headers, request_body) if head else Request("", "")
-        )
-        response = None
-        if answer is not None:
-            response = Response(
-                answer.status, answer.reason, answer.version, answer.headers, response_body, tuple(self.interim)
-            )
-        ended = max(self.started, self.request_ended or 0, self.response_ended or 0)
-        return Exchange(
+        asked, answer = self.request, self.response
+        return Finished(
             capture,
             self.index,
             client,
             server,
-            moment(self.started),
-            moment(ended),
-            request,
-            response,
-            complete=self.whole,
-            problems=tuple(self.problems),
-            connection=connection,
-            request_ended=None if self.request_ended is None else moment(self.request_ended),
-            response_started=None if self.response_started is None else moment(self.response_started),
-            client_mac=client_mac,
+            connection,
+            client_mac,
+            self.started,
+            self.request_ended,
+            self.response_started,
+            self.response_ended,
+            None if asked is None else (asked.method, asked.target, asked.version, asked.headers),
+            request_body,
+            None if answer is None else (answer.status, answer.reason, answer.version, answer.headers),
+            response_body,
+            tuple(self.interim),
+            self.whole,
+            tuple(self.problems),
         )
 
-    def _body(self, reader: BodyReader | None, whose: str) -> Body:
+    def _body(self, reader: BodyReader | None, whose: str) -> BodyValues:
         if reader is None:
-            return Body()
+            return NO_BODY
         body = reader.finish()
         for text in reader.problems:
             self.problem(text + whose, broken=bool(reader.missing))
         return body
+
+
+class Finished(NamedTuple):
+    """An exchange that is over, as plain values: they cost little to wait with and to give to another process."""
+
+    capture: str
+    number: int
+    client: str
+    server: str
+    connection: str
+    client_mac: str
+    started: int
+    request_ended: int | None
+    response_started: int | None
+    response_ended: int | None
+    request: tuple[str, str, str, Headers] | None
+    request_body: BodyValues
+    response: tuple[int, str, str, Headers] | None
+    response_body: BodyValues
+    interim: tuple[tuple[int, str, Headers], ...]
+    complete: bool
+    problems: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """The bytes of bodies it holds."""
+        return sum(len(data) for body in (self.request_body, self.response_body) for data in body[4:] if data)
+
+    def exchange(self) -> Exchange:
+        """The exchange itself."""
+        started, request_ended, response_started = self.started, self.request_ended, self.response_started
+        answer = self.response
+        return Exchange(
+            self.capture,
+            self.number,
+            self.client,
+            self.server,
+            moment(started),
+            moment(max(started, request_ended or 0, self.response_ended or 0)),
+            Request("", "") if self.request is None else Request(*self.request, Body(*self.request_body)),
+            None if answer is None else Response(*answer, Body(*self.response_body), self.interim),
+            self.complete,
+            self.problems,
+            self.facts,
+            connection=self.connection,
+            request_ended=None if request_ended is None else moment(request_ended),
+            response_started=None if response_started is None else moment(response_started),
+            client_mac=self.client_mac,
+        )
 
 
 class Recorder:
@@ -125,12 +169,11 @@ class Recorder:
         self.keeping = Keeping(hold, files)
         self.counts = counts
         self.joiner = ObjectJoiner(capture, files)
-        self.ready: deque[Exchange | Observation] = deque()
-        self.on_exchange: Callable[[Exchange], None] = lambda _exchange: None
+        self.ready: deque[Finished | Observation] = deque()
         self._ordered = ordered
         self._begun = 0
         self._next = 0
-        self._held: dict[int, tuple[Exchange, int]] = {}  # with the bytes of bodies it holds
+        self._held: dict[int, Finished] = {}
         self._held_bytes = 0
         self._observed: deque[tuple[int, Observation]] = deque()  # with the number of exchanges begun before
 
@@ -140,22 +183,21 @@ class Recorder:
         self._begun += 1
         return opened
 
-    def finish(self, exchange: Exchange) -> None:
+    def finish(self, exchange: Finished) -> None:
         """Hand on a finished exchange, after those that began before it."""
         self.counts["exchanges"] += 1
         if not exchange.complete:
             self.counts["exchanges incomplete"] += 1
-            self.joiner.broken_off(exchange)
-        if exchange.index < self._next or not self._ordered:
+            self.joiner.broken_off(exchange.exchange())
+        if exchange.number < self._next or not self._ordered:
             self.ready.append(exchange)
             return
-        if exchange.index == self._next and not self._held and not self._observed:
+        if exchange.number == self._next and not self._held and not self._observed:
             self._next += 1
             self.ready.append(exchange)
             return
-        size = _held(exchange)
-        self._held[exchange.index] = exchange, size
-        self._held_bytes += size
+        self._held[exchange.number] = exchange
+        self._held_bytes += exchange.held
         while self._next in self._held:
             self._release(self._next)
         if len(self._held) > MAX_HELD_BACK or self._held_bytes > MAX_HELD_BYTES:
@@ -179,8 +221,8 @@ class Recorder:
             self.ready.append(self._observed.popleft()[1])
 
     def _release(self, index: int) -> None:
-        exchange, size = self._held.pop(index)
-        self._held_bytes -= size
+        exchange = self._held.pop(index)
+        self._held_bytes -= exchange.held
         while self._observed and self._observed[0][0] <= index:
             self.ready.append(self._observed.popleft()[1])
         self._next = index + 1
@@ -188,12 +230,3 @@ class Recorder:
         if self._next >= self._begun:
             while self._observed:
                 self.ready.append(self._observed.popleft()[1])
-
-
-def _held(exchange: Exchange) -> int:
-    body = exchange.request.body
-    size = len(body.data or b"") + len(body.encoded or b"")
-    if exchange.response is not None:
-        body = exchange.response.body
-        size += len(body.data or b"") + len(body.encoded or b"")
-    return size

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import chain, islice
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from captures import link
 from captures.bootstrap import Bootstrap
-from captures.exchange import Exchange
 from captures.http_conversation import Claim, Conversation
 from captures.ip import TCP, UDP, Defragmenter, Segment
-from captures.items import DECRYPTED, CaptureSummary, Observation
-from captures.open_exchange import Recorder
+from captures.items import DECRYPTED, CaptureSummary, JoinedObject, Observation
+from captures.open_exchange import Finished, Recorder
 from captures.packet_files import Packet, PacketFile, open_packets
+from captures.reading_ahead import read_ahead, worth_two_processes
 from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
 
 if TYPE_CHECKING:
@@ -50,11 +50,33 @@ class Datagram(NamedTuple):
     source_mac: str
 
 
+PlainItem = Finished | Observation | JoinedObject | CaptureSummary
 Datagrams = Callable[[Datagram], Iterable[Observation]]
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """The exchanges of a capture file, the objects joined from them, the account. Raises `CaptureError`."""
+    if worth_two_processes(path) and not _decrypts(path, options):
+        return map(item_of, read_ahead(read_plain, path, options))
+    return map(item_of, read_plain(path, options))
+
+
+def _decrypts(path: Path, options: ReadOptions) -> bool:
+    """Whether there are TLS secrets: tshark would run once for each of two processes."""
+    if options.keylog or options.tls_key:
+        return True
+    with open_packets(path) as file:
+        next(file.packets, None)  # the secrets of a pcapng file come before its packets
+        return bool(file.secrets)
+
+
+def item_of(item: PlainItem) -> Item:
+    """What is shown of it."""
+    return item.exchange() if isinstance(item, Finished) else item
+
+
+def read_plain(path: Path, options: ReadOptions) -> Generator[PlainItem, None, None]:
+    """The same, exchanges as plain values."""
     with open_packets(path, options.progress) as file:
         reader = full_reader(str(path), options)
         try:
@@ -77,18 +99,18 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
 
 def _with_decrypted(
     reader: PacketReader, file: PacketFile, packets: Iterator[Packet], decryption: Decryption
-) -> Iterator[Item]:
+) -> Iterator[PlainItem]:
     """The items of a capture with the decrypted connections among its packets."""
 
-    def items() -> Iterator[Item]:
+    def items() -> Iterator[PlainItem]:
         yield from reader.read(decryption.among(packets, reader.table))
         reader.counts["TCP connections"] -= len(decryption.connections)  # they were counted already
         file.problems.extend(decryption.problems)
         yield from reader.finish(file)
 
     for item in items():
-        if isinstance(item, Exchange) and item.connection in decryption.connections:
-            yield item.with_facts((DECRYPTED,))
+        if isinstance(item, Finished) and item.connection in decryption.connections:
+            yield item._replace(facts=(DECRYPTED,))
         else:
             yield item
 
@@ -146,7 +168,7 @@ class PacketReader:
         self._claims = claims
         self._last_time = 0
 
-    def read(self, packets: Iterable[Packet]) -> Iterator[Item]:
+    def read(self, packets: Iterable[Packet]) -> Iterator[PlainItem]:
         """The exchanges, as they are finished."""
         unpack, halves, ready = _PLAIN.unpack_from, self.table.halves, self.recorder.ready
         count = acknowledgements = 0
@@ -174,7 +196,7 @@ class PacketReader:
         self.counts["TCP segments without data"] += acknowledgements
         self._last_time = time
 
-    def finish(self, file: PacketFile) -> Iterator[Item]:
+    def finish(self, file: PacketFile) -> Iterator[PlainItem]:
         """What the end of the capture brings: what was still open, the joined objects, the account."""
         self.table.close(self._last_time)
         self.recorder.flush()
@@ -193,12 +215,12 @@ class PacketReader:
         self.table.close(self._last_time)
         self.recorder.joiner.close()
 
-    def _drain(self) -> Iterator[Item]:
+    def _drain(self) -> Iterator[PlainItem]:
         ready = self.recorder.ready
         while ready:
             yield ready.popleft()
 
-    def _packet(self, packet: Packet) -> Iterator[Item]:
+    def _packet(self, packet: Packet) -> Iterator[PlainItem]:
         """The long way of one packet."""
         time, link_type, data, start, end, wire = packet
         found = link.find_ip(link_type, data, start, end)
@@ -243,7 +265,7 @@ class PacketReader:
         missing = claimed - max(first, end)
         self.table.segment(keys, TcpSegment(sequence, ack, flags, payload, missing, time), endpoints)
 
-    def _udp(self, segment: Segment, time: int, packet: Packet) -> Iterator[Item]:
+    def _udp(self, segment: Segment, time: int, packet: Packet) -> Iterator[PlainItem]:
         self.counts["UDP datagrams"] += 1
         data, start, end = segment.data, segment.start, segment.end
         if self._datagrams is None or end - start < 8:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from captures.bodies import BodyFiles
 from captures.exchange import Exchange
 from captures.pcap_writer import PcapWriter
-from captures.store import Store
 
 
 class PcapMirror:
@@ -17,13 +17,13 @@ class PcapMirror:
         """Start the file. Raises `OSError`."""
         self._writer = PcapWriter.create(path)
 
-    def recorded(self, store: Store, exchange: Exchange) -> None:
+    def recorded(self, bodies: BodyFiles, exchange: Exchange) -> None:
         """Write one exchange; bodies come from the recording."""
 
-        def bodies(sha256: str) -> Iterable[bytes] | None:
-            return store.bodies.chunks(sha256) if store.bodies.has(sha256) else None
+        def chunks(sha256: str) -> Iterable[bytes] | None:
+            return bodies.chunks(sha256) if bodies.has(sha256) else None
 
-        self._writer.write(exchange, bodies)
+        self._writer.write(exchange, chunks)
 
     def close(self) -> None:
         """End every connection in the file."""

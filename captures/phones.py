@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
+from captures.errors import StoreError
 from captures.exchange import Exchange
 from captures.schema import EXCHANGES
-from captures.store import Store, StoreError
+from captures.store import Store
 
 PHONE_FACTS = frozenset({"update-check", "firmware-fetch"})
 

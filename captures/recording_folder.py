@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 DATABASE = "store.sqlite"
+BODIES = "bodies"
 
 
 def is_recording(path: Path) -> bool:

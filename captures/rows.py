@@ -8,6 +8,9 @@ from typing import Any
 
 from captures.exchange import Body, Exchange, Headers, Request, Response
 
+Held = Mapping[str, bytes]
+NOTHING_HELD: Held = {}
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -48,8 +51,13 @@ def row_of(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def exchange_of(row: Mapping[str, Any], facts: Sequence[Any], capture: str, index: int) -> Exchange:
-    """The exchange of such a row; bodies are not held. Raises `KeyError`, `TypeError`, `ValueError` for another row."""
+def exchange_of(
+    row: Mapping[str, Any], facts: Sequence[Any], capture: str, index: int, held: Held = NOTHING_HELD
+) -> Exchange:
+    """The exchange of such a row, with the bodies of `held`, which is by their sha256.
+
+    Raises `KeyError`, `TypeError`, `ValueError` for another row.
+    """
     return Exchange(
         capture=capture,
         index=index,
@@ -63,10 +71,10 @@ def exchange_of(row: Mapping[str, Any], facts: Sequence[Any], capture: str, inde
         ended=moment_of(row["ended"]),
         complete=row["complete"],
         problems=tuple(row["problems"]),
-        request=_request(row["request"]),
-        response=row["response"] and _response(row["response"]),
-        rewritten_request=row["rewritten_request"] and _request(row["rewritten_request"]),
-        rewritten_response=row["rewritten_response"] and _response(row["rewritten_response"]),
+        request=_request(row["request"], held),
+        response=row["response"] and _response(row["response"], held),
+        rewritten_request=row["rewritten_request"] and _request(row["rewritten_request"], held),
+        rewritten_response=row["rewritten_response"] and _response(row["rewritten_response"], held),
         facts=tuple(facts),
     )
 
@@ -84,10 +92,17 @@ def _headers(pairs: Sequence[Sequence[str]]) -> Headers:
     return tuple((name, value) for name, value in pairs)
 
 
-def _request(row: dict[str, Any]) -> Request:
-    return Request(**{**row, "headers": _headers(row["headers"]), "body": Body(**row["body"])})
+def _body(row: dict[str, Any], held: Held) -> Body:
+    if not held:
+        return Body(**row)
+    return Body(**row, data=held.get(row["sha256"]), encoded=held.get(row["encoded_sha256"] or ""))
 
 
-def _response(row: dict[str, Any]) -> Response:
+def _request(row: dict[str, Any], held: Held) -> Request:
+    return Request(**{**row, "headers": _headers(row["headers"]), "body": _body(row["body"], held)})
+
+
+def _response(row: dict[str, Any], held: Held) -> Response:
     interim = tuple((status, reason, _headers(headers)) for status, reason, headers in row["interim"])
-    return Response(**{**row, "headers": _headers(row["headers"]), "body": Body(**row["body"]), "interim": interim})
+    body = _body(row["body"], held)
+    return Response(**{**row, "headers": _headers(row["headers"]), "body": body, "interim": interim})

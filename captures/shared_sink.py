@@ -10,15 +10,18 @@ import sqlalchemy as sa
 
 from captures.database_url import DatabaseUrl
 from captures.engines import is_poison, reason
-from captures.journalling import Journal
+from captures.errors import StoreError
+from captures.exchange import bodies_held
+from captures.journalling import Journal, told_of
+from captures.privacy import Stored, stored
 from captures.retention import Keep
 from captures.shared_bodies import SharedBodies
-from captures.sinks import Lose, bodies_held, fold_all, reason_of, tidy
+from captures.sink import RETRY_AFTER, Item, Lose, Result
+from captures.sinks import fold_all, reason_of, tidy
 from captures.spool import SPOOL, Spool, Waiting
-from captures.store import Projection, Recorded, Store, StoreError
+from captures.store import Projection, Recorded, Store
 
 WRITE_WITHIN = 3.0  # seconds a transaction may take before the database counts as away
-RETRY_AFTER = 1.0  # seconds
 PAGE = 100  # exchanges of one transaction: decisions wait for what it holds
 
 
@@ -30,6 +33,7 @@ class SharedSink:
     def __init__(
         self,
         place: DatabaseUrl,
+        setting: Stored,
         state: Path | None,
         projection: Projection | None,
         lose: Lose,
@@ -41,6 +45,8 @@ class SharedSink:
             self._spool = Spool(self.store.folder / SPOOL)
         except OSError as error:
             raise StoreError(self.store.folder / SPOOL, error) from error
+        self.bodies = self.store.bodies
+        self._setting = setting
         self._state = state
         self._journal = Journal(self.store)
         self._projection = projection
@@ -82,16 +88,22 @@ class SharedSink:
                 return
             self._spool.done(taken)
 
-    def write(self, batch: Sequence[Waiting]) -> list[bool]:
-        """Write through where nothing waits, else behind what waits."""
+    def write(self, batch: Sequence[Item]) -> list[Result]:
+        """Write through where nothing waits, else behind what waits. Whoever has a question asks the database."""
+        waiting = [
+            Waiting(item.uid, fetch=None if item.fetch is None else dict(item.fetch))
+            if item.exchange is None
+            else Waiting(item.uid, stored(item.exchange, self._setting), told_of(item.exchange))
+            for item in batch
+        ]
         done: list[bool] = []
-        for start in range(0, len(batch), PAGE):
-            page = batch[start : start + PAGE]
+        for start in range(0, len(waiting), PAGE):
+            page = waiting[start : start + PAGE]
             if not self._spool.pending and self._attempt(lambda page=page: self._send(page)):  # type: ignore[misc]
                 done += [True] * len(page)
             else:
                 done += [self._put_aside(page)] * len(page)
-        return done
+        return [Result(one) for one in done]
 
     def _put_aside(self, page: Sequence[Waiting]) -> bool:
         try:

@@ -1,67 +1,47 @@
-"""Where a recording writes to, and what it does when that fails. All of it runs on the recording's own thread."""
+"""Sinks that write themselves: a folder's. All of it runs on the recording's own thread, or in a process of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from captures.engines import reason
-from captures.exchange import Exchange, bodies_of
-from captures.journalling import Journal, Told
+from captures.database_url import DatabaseUrl, Place
+from captures.engines import insert_new, reason
+from captures.errors import StoreError
+from captures.exchange import Exchange, bodies_held
+from captures.journalling import Journal, told_of
+from captures.privacy import Stored, stored
 from captures.recording_folder import DATABASE
 from captures.retention import Keep
-from captures.spool import Waiting
-from captures.store import Projection, Store, StoreError
+from captures.schema import RESERVATIONS
+from captures.sink import Item, Lose, Question, Result
+from captures.store import Projection, Recorded, Store
 
-Lose = Callable[[str], None]  # counts what was lost by its cause
+if TYPE_CHECKING:
+    from captures.shared_sink import SharedSink
 
-
-class Sink(Protocol):
-    """What takes exchanges and beginnings of downloads, in their order."""
-
-    journal_failed: bool
-
-    @property
-    def behind(self) -> str:
-        """Why what has happened is not all in the store; blank where it is."""
-
-    @property
-    def spooled(self) -> int:
-        """Bytes on this machine that the store has yet to take."""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether something waits to be written."""
-
-    def start(self) -> None:
-        """Make up for what the process before left undone."""
-
-    def write(self, batch: Sequence[Waiting]) -> list[bool]:
-        """Write these; True for each that can no longer be lost."""
-
-    def go_on(self) -> None:
-        """Write what waits; after every `write`, and every second while something waits."""
-
-    def tidy(self, keep: Keep) -> None:
-        """Remove what is too old or too much; every now and then."""
-
-    def close(self) -> None:
-        """Let go."""
+Answers = Mapping[str, Callable[[sa.Connection, Any], Any]]  # by the name of the question
 
 
-def bodies_held(exchanges: Sequence[Exchange]) -> dict[str, bytes]:
-    """The bodies these exchanges hold, by their sha256."""
-    held = {}
-    for body in (body for exchange in exchanges for body in bodies_of(exchange)):
-        if body.data:
-            held[body.sha256] = body.data
-        if body.encoded and body.encoded_sha256:
-            held[body.encoded_sha256] = body.encoded
-    return held
+def sink_of(
+    place: Place,
+    setting: Stored,
+    projection: Projection | None,
+    state: Path | None,
+    lose: Lose,
+    tell: Callable[[str], None],
+) -> FolderSink | SharedSink:
+    """What writes a recording in this process. Raises `StoreError`."""
+    if not isinstance(place, DatabaseUrl):
+        return FolderSink(place, setting, projection, lose)
+    from captures.shared_sink import SharedSink  # noqa: PLC0415 - it builds upon this module
+
+    return SharedSink(place, setting, state, projection, lose, tell)
 
 
 class FolderSink:
@@ -71,13 +51,24 @@ class FolderSink:
     waiting = False
     spooled = 0
 
-    def __init__(self, store: Store, projection: Projection | None, lose: Lose) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        setting: Stored,
+        projection: Projection | None,
+        lose: Lose,
+        answers: Answers | None = None,
+    ) -> None:
+        """Raises `StoreError`."""
         self.journal_failed = False
-        self._store = store
+        self.store = Store.create(folder)
+        self.bodies = self.store.bodies
+        self._setting = setting
         self._projection = projection
         self._lose = lose
-        self._journal = Journal(store)
-        self._opened = identity(store)
+        self._answers = answers or {}
+        self._journal = Journal(self.store)
+        self._opened = identity(self.store)
 
     def start(self) -> None:
         """Journal what a killed process could not."""
@@ -86,56 +77,90 @@ class FolderSink:
                 self._journal.catch_up()
         except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
             self._journal_trouble(error)
-        fold_all(self._store, self._projection)
+        fold_all(self.store, self._projection)
         if self._journal.file.torn:
             self._lose(f"the torn end of the journal ({self._journal.file.torn} bytes): the chain goes on after it")
 
-    def write(self, batch: Sequence[Waiting]) -> list[bool]:
-        """Commit and journal under one lock."""
-        done = [False] * len(batch)
-        begins = 0  # beginnings of downloads go in before the exchanges behind them
-        for position, one in enumerate(batch):
-            if one.exchange is None:
-                self._commit(batch[begins:position], done, begins)
-                done[position] = self._begin(one)
-                begins = position + 1
-        self._commit(batch[begins:], done, begins)
-        return done
+    def write(self, batch: Sequence[Item]) -> list[Result]:
+        """Commit and journal under one lock; questions are answered last, by what is then in the store."""
+        results = [Result(False)] * len(batch)
+        together: list[int] = []  # positions in the batch
+        for position, item in enumerate(batch):
+            if item.fetch is not None:  # beginnings of downloads go in before the exchanges behind them
+                self._commit(batch, together, results)
+                together = []
+                results[position] = Result(self._begin(item))
+            elif item.question is None:
+                together.append(position)
+        self._commit(batch, together, results)
+        for position, item in enumerate(batch):
+            if item.question is not None:
+                results[position] = self._answer(item.question)
+        return results
 
     def go_on(self) -> None:
         """Nothing ever waits."""
 
-    def _commit(self, rows: Sequence[Waiting], done: list[bool], first: int) -> None:
-        if not rows:
+    def _commit(self, batch: Sequence[Item], positions: Sequence[int], results: list[Result]) -> None:
+        if not positions:
             return
-        exchanges = [row.exchange for row in rows if row.exchange is not None]
-        if identity(self._store) != self._opened:
+        if identity(self.store) != self._opened:
             # SQLite would go on writing to what nobody will find.
             self._lose("exchanges: the recording was taken away")
             self.journal_failed = True
             return
-        with self._journal_lock() as locked:
-            try:
-                uids = [row.uid for row in rows]
-                indexes = self._store.add(exchanges, uids, self._projection, bodies=bodies_held(exchanges))
-            except (OSError, sa.exc.SQLAlchemyError) as error:
-                self._lose(f"exchanges: {reason_of(error)}")
-                return
-            done[first : first + len(rows)] = [True] * len(rows)
-            if locked:
-                pairs = zip(rows, indexes, strict=True)
-                self._journal_rows([(one.told, index) for one, index in pairs if one.told is not None])
+        items = [batch[position] for position in positions]
+        named = [(one.uid, one.exchange) for one in items if one.exchange is not None]
+        reserved = [{"uid": one.uid, **one.reservation._asdict()} for one in items if one.reservation is not None]
+        try:
+            if not named:
+                with self.store.engine.begin() as connection:
+                    connection.execute(insert_new(RESERVATIONS), reserved)
+            else:
+                self._commit_exchanges(named, reserved)
+        except (OSError, sa.exc.SQLAlchemyError) as error:
+            self._lose(f"exchanges: {reason_of(error)}")
+            return
+        for position in positions:
+            results[position] = Result(True)
 
-    def _begin(self, one: Waiting) -> bool:
+    def _commit_exchanges(self, named: Sequence[tuple[str, Exchange]], reserved: Sequence[dict[str, Any]]) -> None:
+        exchanges = [stored(exchange, self._setting) for _, exchange in named]
+        told = {uid: told_of(exchange) for uid, exchange in named}
+        entries: list[dict[str, Any]] = []
+
+        def within(connection: sa.Connection, recorded: Sequence[Recorded]) -> None:
+            if reserved:
+                connection.execute(insert_new(RESERVATIONS), reserved)
+            pairs = ((told.get(one.uid or ""), one.exchange.index) for one in recorded)
+            entries.extend(self._journal.entries(connection, [(what, n) for what, n in pairs if what is not None]))
+
+        with self._journal_lock() as locked:
+            uids = [uid for uid, _ in named]
+            self.store.add(exchanges, uids, self._projection, within, bodies_held(exchanges))
+            if locked:
+                self._append(entries)
+
+    def _begin(self, one: Item) -> bool:
         if self._projection is None or one.fetch is None:
             return True
         try:
-            with self._store.engine.begin() as connection:
+            with self.store.engine.begin() as connection:
                 self._projection.began(connection, one.uid, one.fetch)
         except sa.exc.SQLAlchemyError as error:
             self._lose(f"the beginning of a download: {reason(error)}")
             return False
         return True
+
+    def _answer(self, question: Question) -> Result:
+        if question.name == "tidy":
+            self.tidy(question.about)
+            return Result(True)
+        try:
+            with self.store.reading.connect() as connection:
+                return Result(True, self._answers[question.name](connection, question.about))
+        except (sa.exc.SQLAlchemyError, LookupError) as error:
+            return Result(False, reason(error))
 
     @contextmanager
     def _journal_lock(self) -> Iterator[bool]:
@@ -149,12 +174,12 @@ class FolderSink:
                 self._journal_trouble(error)
             yield locked
 
-    def _journal_rows(self, told: list[tuple[Told, int]]) -> None:
+    def _append(self, entries: Sequence[dict[str, Any]]) -> None:
         try:
             if self.journal_failed:
                 self._journal.catch_up()
-            else:
-                self._journal.write(told)
+            elif entries:
+                self._journal.file.append(entries)
             self.journal_failed = False
         except (OSError, sa.exc.SQLAlchemyError, StoreError) as error:
             self._journal_trouble(error)
@@ -165,12 +190,12 @@ class FolderSink:
 
     def tidy(self, keep: Keep) -> None:
         """Remove what is too old or too much."""
-        tidy(self._store, self._journal, self._projection, keep, self._lose)
+        tidy(self.store, self._journal, self._projection, keep, self._lose)
 
     def close(self) -> None:
         """Let go."""
         self._journal.file.close()
-        self._store.close()
+        self.store.close()
 
 
 def identity(store: Store) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,19 +20,20 @@ import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
-from captures.engines import READS, Locks, StoreError, postgres_engine, reason, sqlite_engine
+from captures.engines import READS, Locks, postgres_engine, reason, sqlite_engine
+from captures.errors import StoreError
 from captures.exchange import Exchange, bodies_of
 from captures.expiry import (
     EXPIRED_THROUGH,
     FOLDED,
     among,
-    highest,
     newest_first,
     number_of,
     remove_rows,
     set_number,
+    standing,
 )
-from captures.recording_folder import DATABASE
+from captures.recording_folder import BODIES, DATABASE
 from captures.retention import GRACE, Expired, beyond
 from captures.rows import as_text, exchange_of, microseconds, row_of
 from captures.schema import (
@@ -50,8 +51,16 @@ from captures.schema import (
 )
 from captures.shared_bodies import SMALL, SharedBodies
 
-BODIES = "bodies"
 PAGE = 500  # exchanges read or folded at once
+
+
+Phone = tuple[str, str]  # kind ("mac", "serial", "address") and value
+
+# Built once: building a statement costs SQLAlchemy more than running it.
+_VALUES: sa.BindParameter[list[str]] = sa.bindparam("values", expanding=True)
+_UIDS: sa.BindParameter[list[str]] = sa.bindparam("uids", expanding=True)
+_PSEUDONYMS = sa.select(IDENTITIES).where(IDENTITIES.c.value.in_(_VALUES))
+_KNOWN = sa.select(EXCHANGES.c.uid, EXCHANGES.c.id).where(EXCHANGES.c.uid.in_(_UIDS))
 
 
 class Recorded(NamedTuple):
@@ -164,13 +173,16 @@ class Store:
     def empty(self) -> bool:
         """Whether nothing was ever recorded."""
         with self.reading.connect() as connection:
-            return not highest(connection)
+            return not standing(connection).highest
 
     @property
     def folded(self) -> bool:
         """Whether the history of the phones that is kept beside the exchanges tells of all of them."""
         with self.reading.connect() as connection:
-            return version_of(connection) >= 3 and number_of(connection, FOLDED) >= highest(connection)
+            if version_of(connection) < 3:
+                return False
+            now = standing(connection)
+            return now.folded >= now.highest
 
     def engine_within(self, seconds: float, *, writes: bool = True) -> sa.Engine:
         """An engine of one's own that waits no longer than this."""
@@ -209,7 +221,7 @@ class Store:
                     connection, {name: data for name, data in (bodies or {}).items() if name not in large}
                 )
             known = _known(connection, uids or ())
-            last = highest(connection)
+            last, folded = standing(connection)
             named: Sequence[str | None] = uids or [None] * len(exchanges)
             new = [
                 Recorded(exchange, uid)
@@ -219,11 +231,11 @@ class Store:
             new = [Recorded(replace(one.exchange, index=n), one.uid) for n, one in enumerate(new, last + 1)]
             if new:
                 _insert(connection, new)
-                if within is not None:
-                    within(connection, new)
-                if projection is not None and number_of(connection, FOLDED) >= last:
-                    projection.fold(connection, new)
-                    set_number(connection, FOLDED, new[-1].exchange.index)
+            if within is not None:
+                within(connection, new)
+            if new and projection is not None and folded >= last:
+                projection.fold(connection, new)
+                set_number(connection, FOLDED, new[-1].exchange.index)
         known |= {one.uid: one.exchange.index for one in new if one.uid is not None}
         return [known[uid] for uid in uids] if uids else [one.exchange.index for one in new]
 
@@ -241,7 +253,7 @@ class Store:
         """
         with self.engine.begin() as connection:
             Locks.take(connection, Locks.APPEND)
-            folded, last = number_of(connection, FOLDED), highest(connection)
+            last, folded = standing(connection)
             if folded >= last:
                 return False
             if not folded:
@@ -255,18 +267,16 @@ class Store:
             set_number(connection, FOLDED, page[-1].exchange.index if page else last)
         return True
 
-    def pseudonym(self, kind: str, value: str, connection: sa.Connection | None = None) -> str:
-        """The journal's name for a phone; a new one for a phone that is not known. Raises `SQLAlchemyError`."""
-        if connection is None:
-            with self.engine.begin() as own:
-                return self.pseudonym(kind, value, own)
-        value = as_text(value)
-        known = sa.select(IDENTITIES.c.pseudonym).where(IDENTITIES.c.kind == kind, IDENTITIES.c.value == value)
-        found = connection.execute(known).scalar_one_or_none()
-        if found is None:
-            found = secrets.token_hex(8)
-            connection.execute(IDENTITIES.insert().values(pseudonym=found, kind=kind, value=value))
-        return str(found)
+    def pseudonyms(self, connection: sa.Connection, phones: Iterable[Phone]) -> dict[Phone, str]:
+        """The journal's names for phones; a new one for each that is not known. Raises `SQLAlchemyError`."""
+        wanted = {(kind, as_text(value)): (kind, value) for kind, value in phones}
+        known = connection.execute(_PSEUDONYMS, {"values": sorted({value for _, value in wanted})})
+        found = {(row.kind, row.value): str(row.pseudonym) for row in known}
+        new = {phone: secrets.token_hex(8) for phone in wanted if phone not in found}
+        if new:
+            rows = [{"pseudonym": name, "kind": kind, "value": value} for (kind, value), name in new.items()]
+            connection.execute(IDENTITIES.insert(), rows)
+        return {wanted[phone]: name for phone, name in (found | new).items() if phone in wanted}
 
     def identities(self) -> dict[str, tuple[str, str]]:
         """Who the journal's pseudonyms are: kind ("mac", "serial", "address") and value."""
@@ -312,7 +322,7 @@ class Store:
                 )
                 # Up to the first that is young enough: what is kept stays without gaps.
                 first_kept = connection.execute(old).scalar_one()
-                through = first_kept - 1 if first_kept else highest(connection)
+                through = first_kept - 1 if first_kept else standing(connection).highest
             if max_bytes is not None:
                 through = max(through, beyond(newest_first(connection), max_bytes))
             query = sa.select(EXCHANGES.c.id).where(EXCHANGES.c.id <= through).order_by(EXCHANGES.c.id)
@@ -410,8 +420,7 @@ def files_of(exchange: Exchange) -> dict[str, int]:
 def _known(connection: sa.Connection, uids: Sequence[str]) -> dict[str, int]:
     if not uids:
         return {}
-    query = sa.select(EXCHANGES.c.uid, EXCHANGES.c.id).where(EXCHANGES.c.uid.in_(uids))
-    return {row.uid: row.id for row in connection.execute(query)}
+    return {row.uid: row.id for row in connection.execute(_KNOWN, {"uids": list(uids)})}
 
 
 def _insert(connection: sa.Connection, new: Sequence[Recorded]) -> None:
@@ -433,4 +442,4 @@ def _insert(connection: sa.Connection, new: Sequence[Recorded]) -> None:
         connection.execute(BODY_USES.insert(), uses)
 
 
-__all__ = ["Projection", "Recorded", "Store", "StoreError", "files_of"]
+__all__ = ["Projection", "Recorded", "Store", "files_of"]

@@ -12,11 +12,12 @@ import sqlalchemy as sa
 from captures.bodies import BodyFiles
 from captures.database_url import Place
 from captures.engines import reason
+from captures.errors import StoreError
 from captures.exchange import Body, Exchange, bodies_of
 from captures.items import CaptureSummary
 from captures.recording_folder import DATABASE
 from captures.sources import ReadOptions
-from captures.store import Store, StoreError
+from captures.store import Store
 
 
 def read(place: Place, options: ReadOptions) -> Iterator[Exchange | CaptureSummary]:

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from captures.bodies import BodyFiles
 from captures.database_url import Place
 from captures.engines import reason
+from captures.errors import StoreError
 from captures.exchange import Body, Exchange
 from captures.http_wire import BODY_ABSENT, MAC_LOST, Bodies, no_bodies
 from captures.recording_folder import is_recording
-from captures.store import Store, StoreError
+from captures.store import Store
 
 BATCH = 200  # exchanges committed at once
 

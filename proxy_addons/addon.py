@@ -10,44 +10,50 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 from weakref import WeakKeyDictionary
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from captures.database_url import place_of
+from captures.base_recording import BaseRecording, Recorder
+from captures.database_url import DatabaseUrl, place_of
+from captures.errors import StoreError
 from captures.exchange import Exchange
+from captures.folder_lock import FolderLock
+from captures.live_recording import LiveRecording
 from captures.pcap_mirror import PcapMirror
 from captures.privacy import STORED, Stored
-from captures.recording import Recorder, Recording, StoreError
 from captures.retention import Keep
 from dissectors import DissectError
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
-from proxy_addons import contentviews, phone_events
+from proxy_addons import phone_events, recording_process
+from proxy_addons.answers import Answers, within
 from proxy_addons.check import Check
 from proxy_addons.failures import Failures, fail_open, fail_open_async
 from proxy_addons.flows import body_length, headers_of, moment
+from proxy_addons.folder_ledger import FolderLedger
 from proxy_addons.forwarded import Fronts
 from proxy_addons.health import PATH, health_answer, is_health_check
 from proxy_addons.history import Histories
 from proxy_addons.kill_switch import KillSwitch
-from proxy_addons.ledger import Ledger
 from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
 from proxy_addons.package_watch import PackageWatch
+from proxy_addons.policy import NO_EDITS
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rules import HeaderEdits, Rules, RulesError
-from proxy_addons.stored_history import PhoneProjection
 from proxy_addons.streams import Hold, Tee
 from proxy_addons.upstreams import Upstreams
 from proxy_addons.watch import Message, Watch, exchange_of
+
+if TYPE_CHECKING:
+    from proxy_addons.ledger import Ledger
 
 logger = logging.getLogger("upshim")
 
@@ -79,7 +85,9 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
 class Upshim:
     """Records and rewrites the update traffic of UC phones."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, views: bool = True) -> None:
+        """`views`: whether somebody may look at bodies in mitmproxy's own windows."""
+        self._views = views
         self.failures = Failures()
         self.recording: Recorder | None = None
         self.rewriter = Rewriter(Rules(), Vocabulary.default(), BODY_LIMIT)
@@ -89,10 +97,10 @@ class Upshim:
         self.draining = False
         self._health = PATH
         self.packages: PackageWatch | None = PackageWatch()  # None where there is no server to ask
-        self._acknowledgements = Acknowledgements()
+        self._acknowledgements: Answers[bool | None] = Answers()
         self._held = 0  # bytes that larger bodies take, or may take
         self.histories: Histories | None = Histories()  # of this process, or what a recording tells
-        self.ledger: Ledger | None = None  # decides where there is a recording
+        self.ledger: FolderLedger | Ledger | None = None  # decides where there is a recording
         self.rules_loaded = time.time()  # when those in force came into force
         self.rules_refused = False  # whether a newer file was not taken
         self.kill_switch = KillSwitch()
@@ -105,7 +113,10 @@ class Upshim:
         """Declare the options and the content views."""
         for name, typespec, default, explanation in OPTIONS:
             loader.add_option(name, typespec, default, explanation)
-        contentviews.register()
+        if self._views:
+            from proxy_addons import contentviews  # noqa: PLC0415 - with everything that reads certificates and cabinets
+
+            contentviews.register()
 
     def configure(self, updated: set[str]) -> None:
         """Read the files the options name. Raises `OptionsError` with one line."""
@@ -171,17 +182,27 @@ class Upshim:
 
     def why_stopped(self) -> str:
         """What has switched all rewriting off; blank where nothing has."""
-        if isinstance(self.recording, Recording) and self.recording.journal_failed:
+        if isinstance(self.recording, BaseRecording) and self.recording.journal_failed:
             return "the journal cannot be written"
         return self.kill_switch.why()
 
     async def _look_after_files(self) -> None:
+        await self._look_at_recording()
         while True:
             await asyncio.sleep(LOOK_EVERY)
             if self._stamps != stamps(ctx.options.upshim_rules, ctx.options.upshim_profile):
                 self.reload()
             self.failures.tell_growth(time.monotonic())
             self._look_for_packages()
+            await self._look_at_recording()
+
+    async def _look_at_recording(self) -> None:
+        try:
+            if self.ledger is not None:
+                await self.ledger.look()
+                self.histories = self.ledger.histories
+        except Exception as error:  # noqa: BLE001 - the look at the rules file goes on
+            self.failures.exception(error)
 
     def _look_for_packages(self) -> None:
         try:
@@ -216,23 +237,15 @@ class Upshim:
             raise exceptions.OptionsError("upshim_pcap needs upshim_record: bodies are taken from the recording")
         if not place:
             return
-        state = ctx.options.upshim_state
         try:
-            recording = Recording(
-                place_of(place),
-                PcapMirror(Path(pcap).expanduser()) if pcap else None,
-                *recording_settings(),
-                projection=PhoneProjection(self.failures.exception),
-                state=Path(state).expanduser() if state else None,
-                tell=partial(logger.warning, "upshim: %s"),
+            self.recording, self.ledger = open_recording(
+                place, PcapMirror(Path(pcap).expanduser()) if pcap else None, self.failures
             )
         except (StoreError, OSError) as error:
             raise exceptions.OptionsError(
                 f"{reason(error)}: {pcap}" if isinstance(error, OSError) else str(error)
             ) from error
-        recording.on_trouble = partial(self.failures.note, "recording")
-        self.recording = recording
-        self.ledger = Ledger(recording)
+        self.recording.on_trouble = partial(self.failures.note, "recording")
         self.histories = self.ledger.histories
 
     @fail_open
@@ -257,7 +270,7 @@ class Upshim:
         self._watches[flow] = watch
         self._look_for_fetch(watch, flow)
         try:
-            length = body_length(request)
+            length = body_length(headers, of_request=True)
         except ValueError as error:
             watch.problems.append(f"request: {error}")
             length = self.rewriter.limit + 1
@@ -282,9 +295,7 @@ class Upshim:
         began = time.perf_counter()
         try:
             check = self._checker(watch, flow, raw)
-            checked = check.now()
-            if self.ledger is not None and check.may_act(checked):
-                checked = await self.ledger.decide(watch.uid, check)
+            checked = check.now() if self.ledger is None else await self.ledger.decide(watch.uid, check)
         except Exception as error:  # noqa: BLE001 - a decoder's fault costs the decoding, not the exchange or its record
             checked = self._not_decoded(raw, error)
         self._checked(watch, flow, checked, began)
@@ -304,7 +315,7 @@ class Upshim:
         if bodyless:
             return
         try:
-            length = body_length(response)
+            length = body_length(watch.response.headers, of_request=False)
         except ValueError as error:
             watch.problems.append(f"answer: {error}")
             length = self.rewriter.limit + 1
@@ -363,20 +374,23 @@ class Upshim:
     def _look_for_fetch(self, watch: Watch, flow: http.HTTPFlow) -> None:
         request, address = flow.request, watch.address
         now = moment(request.timestamp_start)
+        identity = None
         if self.ledger is not None:
-            self.ledger.fetching(watch.uid, request.method, request.path, address, now)
+            identity = self.ledger.fetching(watch.uid, request.method, request.path, address, now)
         elif self.histories is not None:
             identity = phone_events.fetching(self.histories, request.method, request.path, address, now)
-            if identity is not None:
-                self._fetching[flow] = identity
+        if identity is not None:
+            self._fetching[flow] = identity
 
     def _note_end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Tell the history of this process what came of an update check or a download; a recording tells its own."""
+        """Tell the history what came of an update check or a download."""
         identity = self._fetching.pop(flow, None)
-        if self.ledger is not None or self.histories is None:
-            return
         try:
-            if identity is not None:
+            if self.ledger is not None:
+                self.ledger.ended(identity, exchange)
+            elif self.histories is None:
+                return
+            elif identity is not None:
                 phone_events.fetched(self.histories, identity, exchange)
             else:
                 phone_events.answered(self.histories, exchange)
@@ -404,9 +418,7 @@ class Upshim:
         began = time.perf_counter()
         try:
             check = self._checker(watch, flow, raw)
-            checked = check.now()
-            if self.ledger is not None and check.may_act(checked):
-                checked = self.ledger.decide_now(watch.uid, check)
+            checked = check.now() if self.ledger is None else self.ledger.decide_now(watch.uid, check)
         except Exception as error:  # noqa: BLE001 - as above
             checked = self._not_decoded(raw, error)
         self._checked(watch, flow, checked, began)
@@ -438,14 +450,17 @@ class Upshim:
             self.failures.note(cause, detail)
 
     def _response_edits(self, watch: Watch) -> HeaderEdits:
-        return watch.checked.decision.response_headers if watch.checked is not None else HeaderEdits()
+        return watch.checked.decision.response_headers if watch.checked is not None else NO_EDITS
 
     def _commit(self, message: http.Message, ours: Message, edits: HeaderEdits) -> None:
         """Put what was computed into mitmproxy's message: one assignment for the body, one for the headers."""
+        changed = ours.edited is not None and ours.edited.changed
+        if not changed and (edits is NO_EDITS or self.rewriter.dry_run):
+            return
         # mitmproxy's own changes stay: an Expect it has answered must not be sent on.
         current = headers_of(message)
         headers = current if self.rewriter.dry_run else edit_headers(current, edits)
-        if ours.edited is not None and ours.edited.changed:
+        if changed and ours.edited is not None:
             if "transfer-encoding" not in message.headers:
                 headers = edit_headers(headers, HeaderEdits((("Content-Length", str(len(ours.edited.sent))),)))
             message.raw_content = ours.edited.sent
@@ -464,36 +479,48 @@ class Upshim:
         recording = self.recording
         if recording is None:
             return
-        loop = asyncio.get_running_loop()
-        recorded: asyncio.Future[bool] = loop.create_future()
-        recording.add(exchange, partial(self._acknowledgements.add, loop, recorded), watch.uid)
+        recorded, acknowledge = self._acknowledgements.expected()
+        recording.add(exchange, acknowledge, watch.uid)
         # The phone gets the end of its answer once the record of it can no longer be lost, or after a short while.
         began = time.perf_counter()
-        late = loop.call_later(ACKNOWLEDGE_WITHIN, settle, recorded, False)
-        if not await recorded:
+        if await within(recorded, ACKNOWLEDGE_WITHIN, None) is None:
             self.failures.note("late record", f"an answer did not wait longer than {ACKNOWLEDGE_WITHIN} s")
-        late.cancel()
         self.metrics.recorded(time.perf_counter() - began)
 
 
-class Acknowledgements:
-    """Brings what the recording's thread acknowledges to the event loop, which is woken once for many of them."""
+def open_recording(
+    place: str, mirror: PcapMirror | None, failures: Failures
+) -> tuple[BaseRecording, FolderLedger | Ledger]:
+    """A recording that grows, and what decides by it. Raises `StoreError`, `OSError`, `OptionsError`."""
+    where, (keep, setting) = place_of(place), recording_settings()
+    if isinstance(where, DatabaseUrl):
+        from captures.recording import Recording  # noqa: PLC0415 - a shared database is asked by this process itself
+        from proxy_addons.ledger import Ledger  # noqa: PLC0415
+        from proxy_addons.stored_history import PhoneProjection  # noqa: PLC0415
 
-    def __init__(self) -> None:
-        self._settled: deque[asyncio.Future[bool]] = deque()
-        self._woken = False
-
-    def add(self, loop: asyncio.AbstractEventLoop, recorded: asyncio.Future[bool], _recorded: bool) -> None:
-        """An exchange is recorded, or lost for good. For the recording's thread."""
-        self._settled.append(recorded)
-        if not self._woken:
-            self._woken = True
-            loop.call_soon_threadsafe(self._settle)
-
-    def _settle(self) -> None:
-        self._woken = False  # first: what comes from here on wakes the loop again
-        while self._settled:
-            settle(self._settled.popleft(), True)
+        state = ctx.options.upshim_state
+        recording = Recording(
+            where,
+            mirror,
+            keep,
+            setting,
+            projection=PhoneProjection(failures.exception),
+            state=Path(state).expanduser() if state else None,
+            tell=partial(logger.warning, "upshim: %s"),
+        )
+        return recording, Ledger(recording, recording.store)
+    try:
+        where.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FolderLock(where)
+    except OSError as error:
+        raise StoreError(where, f"cannot record here: {error.strerror or error}") from error
+    try:
+        command = recording_process.command(where, setting)
+        live = LiveRecording(where, command, mirror, keep, setting, inherited=[lock.descriptor])
+    except StoreError:
+        lock.close()
+        raise
+    return live, FolderLedger(live, lock)
 
 
 def recording_settings() -> tuple[Keep, Stored]:
@@ -504,12 +531,6 @@ def recording_settings() -> tuple[Keep, Stored]:
     if min(options.upshim_keep_days, options.upshim_keep_bytes) < 0:
         raise exceptions.OptionsError("upshim_keep_days, upshim_keep_bytes: expected 0 or more")
     return Keep(options.upshim_keep_days or None, options.upshim_keep_bytes or None), options.upshim_store
-
-
-def settle(future: asyncio.Future[bool], result: bool) -> None:
-    """Resolve a future that may have been given up."""
-    if not future.done():
-        future.set_result(result)
 
 
 Stamps = tuple[tuple[int, int, int] | None, ...]

@@ -6,6 +6,7 @@ Phones say what version they run, so the versions that are told apart are limite
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TypeVar
 
 MAX_VERSIONS = 64
@@ -44,6 +45,19 @@ class Census:
     def _leave(self, label: Label) -> None:
         _take(self._phones, label)
         _take(self._versions, label[1])
+
+
+def told_apart(rows: Iterable[tuple[str, str, int]], most: int = MAX_VERSIONS) -> dict[Label, int]:
+    """Counts by state and version, the versions of fewest phones taken together."""
+    found = list(rows)
+    versions: Counter[str] = Counter()
+    for _, version, count in found:
+        versions[version] += count
+    told = {version for version, _ in versions.most_common(most)}
+    counts: Counter[Label] = Counter()
+    for state, version, count in found:
+        counts[state, version if version in told else OTHER] += count
+    return dict(counts)
 
 
 def _take(counter: Counter[Key], key: Key) -> None:

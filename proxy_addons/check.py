@@ -12,7 +12,7 @@ from proxy_addons import phone_events
 from proxy_addons.history import Histories
 from proxy_addons.interlocks import Situation
 from proxy_addons.phone import Phone
-from proxy_addons.rewriter import Checked, Rewriter
+from proxy_addons.rewriter import Checked, Read, Rewriter
 from proxy_addons.rules import Rule
 
 Find = Callable[[Phone], Histories | None]  # what is known of a phone
@@ -32,7 +32,12 @@ class Check:
     stopped: str
     files: Callable[[Rule, Version], str | None] | None
     histories: Histories | None
+    _was_read: Read | None = None
     _seen: dict[tuple[str, Version], str | None] = field(default_factory=dict)
+
+    def phone(self) -> Phone | None:
+        """Who asks; None where it cannot be told."""
+        return self._read().phone
 
     def now(self) -> Checked:
         """Decide at once."""
@@ -61,7 +66,12 @@ class Check:
         return checked.decision.action in phone_events.ACTIONS
 
     def _check(self, situate: Callable[[Phone], Situation]) -> Checked:
-        return self.rewriter.check(*self.message, situate)
+        return self.rewriter.decide(self._read(), situate)
+
+    def _read(self) -> Read:
+        if self._was_read is None:
+            self._was_read = self.rewriter.read(*self.message)
+        return self._was_read
 
     def _situation(
         self,

@@ -50,13 +50,17 @@ def server_of(server: connection.Server) -> str:
     return endpoint(*address[:2]) if address else ""
 
 
-def body_length(message: http.Message) -> int | None:
+def body_length(headers: Headers, *, of_request: bool) -> int | None:
     """The length a message declares; None where only its end will tell. Raises `ValueError`."""
-    if "transfer-encoding" in message.headers:
-        return None
-    declared = set(message.headers.get_all("content-length"))
+    declared = set()
+    for name, value in headers:
+        match name.lower():
+            case "transfer-encoding":
+                return None
+            case "content-length":
+                declared.add(value)
     if not declared:
-        return 0 if isinstance(message, http.Request) else None
+        return 0 if of_request else None
     if len(declared) > 1:
         raise ValueError("several Content-Length headers")
     length = declared.pop().strip()

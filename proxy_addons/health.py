@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from mitmproxy import http
 
-from proxy_addons.flows import body_length
+from proxy_addons.flows import body_length, headers_of
 
 PATH = "/__upshim/health"
 
@@ -16,7 +16,7 @@ def is_health_check(request: http.Request, path: str) -> bool:
     if not path or request.path != path or request.method != "GET":
         return False
     try:
-        return body_length(request) == 0
+        return body_length(headers_of(request), of_request=True) == 0
     except ValueError:
         return False
 

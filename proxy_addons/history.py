@@ -51,6 +51,10 @@ STATES = ("unknown", "current", "eligible", "offered", "downloading", "installed
 Change = tuple[datetime, str]
 
 
+class Unreadable(Exception):
+    """What is known of the phones cannot be read at the moment."""
+
+
 def identity_of(mac: str | None, serial: str | None, address: str | None) -> str | None:
     """The name a phone is known by: `mac:…`, else `serial:…`, else `address:…`; None where it tells nothing."""
     if mac:

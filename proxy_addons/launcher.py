@@ -79,6 +79,12 @@ class Launch:
     trust_forwarded: Sequence[str] = ()
 
 
+class TlsConfig(tlsconfig.TlsConfig):
+    """mitmproxy's, which looks at every request for one of its own list of revoked certificates: it revokes none."""
+
+    request = None  # type: ignore[assignment]
+
+
 async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable[[], None]], None]) -> None:
     """Run until SIGTERM, SIGINT or the stop function that `ready` is given along with the addresses listened on.
 
@@ -86,7 +92,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     """
     master = LeanMaster(options.Options())
     server = proxyserver.Proxyserver()
-    addon, drain = Upshim(), Drain()
+    addon, drain = Upshim(views=False), Drain()
 
     def transport_of(name: str) -> Transport | None:
         handler = server.connections.get(name)
@@ -101,7 +107,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         via = None if launch.via is None else Via(addon.failures, *launch.via)
         tls = PhoneTls(addon.failures, launch.certs, launch.tls_oldest, via)
         between = [] if via is None else [via]
-        master.addons.add(core.Core(), server, tls, tlsconfig.TlsConfig(), limits, *between, addon, drain)
+        master.addons.add(core.Core(), server, tls, TlsConfig(), limits, *between, addon, drain)
         # First what everything else is checked against: an update that fails is rolled back and checked once more, and
         # the error told is that of the second check.
         Upstreams.of(launch.modes, launch.upstreams)
@@ -270,7 +276,10 @@ async def start_admin(
 ) -> Admin:
     """Start the operator's listener. Raises `OSError` and `ValueError`."""
     started = time.monotonic()
-    secret = None if token is None else token.expanduser().read_text("utf-8").strip()
+    try:
+        secret = None if token is None else token.expanduser().read_text("utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"{token}: {error.strerror}") from error
     if secret == "":
         raise ValueError(f"{token}: expected a token, found nothing")
 

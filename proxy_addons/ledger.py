@@ -13,24 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from captures.base_recording import BaseRecording
 from captures.engines import Locks, insert, reason
-from captures.expiry import FOLDED, LAST_EXCHANGE
-from captures.recording import Recording
+from captures.exchange import Exchange
 from captures.rows import as_text, microseconds
-from captures.schema import EXCHANGES, OUTCOMES, PHONES, PLACES, RESERVATIONS, STATE, UNDECIDED
+from captures.schema import OUTCOMES, PHONES, PLACES, RESERVATIONS, UNDECIDED
+from captures.store import Store
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
 from proxy_addons import phone_events
-from proxy_addons.census import MAX_VERSIONS, OTHER, Census, Label
+from proxy_addons.census import Census, Label, told_apart
 from proxy_addons.check import Check
-from proxy_addons.history import DAY, KEPT_FOR, OFFER_LEASE, Histories, PhoneHistory, identity_of
+from proxy_addons.history import DAY, KEPT_FOR, OFFER_LEASE, Histories, PhoneHistory, Unreadable, identity_of
 from proxy_addons.phone import Phone
+from proxy_addons.recalled import NOT_FOLDED, all_folded, census
 from proxy_addons.rewriter import Checked
 from proxy_addons.rules import MAX_OUTCOMES_KEPT
 from proxy_addons.stored_history import FoldedHistories
@@ -41,11 +44,6 @@ MOST_WAITING = 64  # decisions; more than that and the database is too slow to b
 
 
 # What every decision asks, built once: building a statement costs SQLAlchemy more than running it.
-_FOLDED_AND_GIVEN = sa.select(
-    sa.select(STATE.c.number).where(STATE.c.name == FOLDED).scalar_subquery(),
-    sa.select(STATE.c.number).where(STATE.c.name == LAST_EXCHANGE).scalar_subquery(),
-    sa.select(sa.func.max(EXCHANGES.c.id)).scalar_subquery(),
-)
 _PROMISED = sa.select(RESERVATIONS.c.path, RESERVATIONS.c.at).where(RESERVATIONS.c.identity == sa.bindparam("name"))
 _OWN = sa.select(UNDECIDED.c.path, UNDECIDED.c.at).where(UNDECIDED.c.identity == sa.bindparam("name"))
 _RESERVE = RESERVATIONS.insert()
@@ -63,9 +61,8 @@ class Deciding(FoldedHistories):
         super().__init__(connection)
         self._identity = identity
         Locks.take(connection, "phone", identity)
-        row = connection.execute(_FOLDED_AND_GIVEN).one()
-        if (row[0] or 0) < max(row[1] or 0, row[2] or 0):
-            raise NotKnown("the history of the phones is still being read from the recording")
+        if not all_folded(connection):
+            raise NotKnown(NOT_FOLDED)
         # Before the history: an offer that is recorded in between is counted twice rather than not at all.
         mine = {"name": identity}
         self._promised = connection.execute(_PROMISED, mine).all()
@@ -138,7 +135,7 @@ class Deciding(FoldedHistories):
 class StoredHistories(Histories):
     """What the operator sees of the history in a database: each question is a short transaction of its own.
 
-    Raises `SQLAlchemyError`.
+    Raises `Unreadable`.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -146,28 +143,36 @@ class StoredHistories(Histories):
         self._engine = engine
         self.census: Census = StoredCensus(engine)
 
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise Unreadable(reason(error)) from error
+
     def get(self, identity: str | None) -> PhoneHistory:
         """As in `Histories`."""
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             return FoldedHistories(connection).get(identity)
 
     def outcomes(self, path: str, now: datetime, span: timedelta) -> tuple[int, int]:
         """As in `Histories`."""
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             return _reading(connection).outcomes(path, now, span)
 
     def undecided(self, path: str, now: datetime) -> int:
         """As in `Histories`."""
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             return _reading(connection).undecided(path, now)
 
     def downloading(self, rule: str, now: datetime, besides: str | None = None) -> int:
         """As in `Histories`."""
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             return _reading(connection).downloading(rule, now, besides)
 
     def __len__(self) -> int:
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(PHONES)).scalar_one())
 
 
@@ -239,22 +244,12 @@ class StoredCensus(Census):
 
     def counts(self) -> dict[Label, int]:
         """Phones by state and version; the last ones known while the database is away."""
-        query = sa.select(PHONES.c.state, PHONES.c.version, sa.func.count()).group_by(PHONES.c.state, PHONES.c.version)
         try:
             with self._engine.connect() as connection:
-                rows = connection.execute(query).all()
+                self._last = told_apart(census(connection))
         except sa.exc.SQLAlchemyError:
-            return self._last
-        versions: dict[str, int] = {}
-        for _, version, count in rows:
-            versions[version] = versions.get(version, 0) + count
-        told = set(sorted(versions, key=lambda version: -versions[version])[:MAX_VERSIONS])
-        counts: dict[Label, int] = {}
-        for state, version, count in rows:
-            label = state, version if version in told else OTHER
-            counts[label] = counts.get(label, 0) + count
-        self._last = counts
-        return counts
+            pass
+        return self._last
 
 
 async def within(decided: asyncio.Future[Checked], seconds: float) -> Checked:
@@ -283,18 +278,22 @@ async def within(decided: asyncio.Future[Checked], seconds: float) -> Checked:
 class Ledger:
     """Decides for one recording. Its methods but `close` are for the event loop's thread."""
 
-    def __init__(self, recording: Recording) -> None:
-        """Raises `StoreError`."""
+    def __init__(self, recording: BaseRecording, store: Store) -> None:
+        """Decide in this store, into which the recording is written. Raises `StoreError`."""
         self._recording = recording
-        self._engine = recording.store.engine_within(DECIDE_WITHIN / 2)
+        self._shared = store.shared
+        self._engine = store.engine_within(DECIDE_WITHIN / 2)
         # SQLite has one writer at a time, whoever waits.
-        self._workers = ThreadPoolExecutor(WORKERS if recording.store.shared else 1, "upshim-ledger")
+        self._workers = ThreadPoolExecutor(WORKERS if store.shared else 1, "upshim-ledger")
         self._waiting = 0
-        self._reading = recording.store.engine_within(DECIDE_WITHIN, writes=False)
+        self._reading = store.engine_within(DECIDE_WITHIN, writes=False)
         self.histories = StoredHistories(self._reading)
 
     async def decide(self, uid: str, check: Check) -> Checked:
         """The decision about a check, and its reservation. Without an answer nothing is offered."""
+        checked = check.now()
+        if not check.may_act(checked):
+            return checked
         why = self._why_not()
         if not why:
             abandoned = threading.Event()
@@ -313,8 +312,11 @@ class Ledger:
 
     def decide_now(self, uid: str, check: Check) -> Checked:
         """The same where nothing can be awaited: only a database of this machine is asked, and briefly."""
+        checked = check.now()
+        if not check.may_act(checked):
+            return checked
         why = self._why_not()
-        if not why and self._recording.store.shared:
+        if not why and self._shared:
             why = "a chunked check cannot wait for the database"
         if not why:
             abandoned = threading.Event()
@@ -327,6 +329,12 @@ class Ledger:
             finally:
                 abandoned.set()
         return check.unknown(why)
+
+    async def look(self) -> None:
+        """Nothing changes by itself."""
+
+    def ended(self, identity: str | None, exchange: Exchange) -> None:
+        """The transaction that records an exchange tells."""
 
     def fetching(self, uid: str, method: str, target: str, address: str, now: datetime) -> None:
         """A request begins; where it fetches a file of an update, its phone keeps its place until the file ends."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
 
 from mitmproxy import http
 from mitmproxy.version import VERSION as MITMPROXY
@@ -18,6 +19,8 @@ from proxy_addons.rewriter import Checked
 from proxy_addons.standing import Sources, Standing
 from proxy_addons.streams import Hold
 from proxy_addons.watch import Message, Watch
+
+Child = TypeVar("Child", Counter, Histogram)
 
 OWN_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)  # seconds
 RECORD_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
@@ -84,6 +87,7 @@ class Metrics:
             ["why"],
             registry=self.registry,
         )
+        self._children: dict[tuple[object, ...], Any] = {}  # looking one up by its labels takes longer than counting
         self.connections = Gauge("upshim_connections", "Open connections of phones.", registry=self.registry)
         self.draining = Gauge("upshim_draining", "1 while upshim finishes what it has begun.", registry=self.registry)
 
@@ -92,12 +96,12 @@ class Metrics:
         decision = checked.decision
         action = decision.action if checked.phone is not None else "unread"
         rule = decision.rule.name if decision.rule is not None else ""
-        self._checks.labels(action, rule, "yes" if dry_run else "no").inc()
-        self._own.labels("request").observe(seconds)
+        self._of(self._checks, action, rule, "yes" if dry_run else "no").inc()
+        self._of(self._own, "request").observe(seconds)
 
     def answered(self, seconds: float) -> None:
         """The answer to an update check has been handled."""
-        self._own.labels("response").observe(seconds)
+        self._of(self._own, "response").observe(seconds)
 
     def recorded(self, seconds: float) -> None:
         """An answer has waited for its record."""
@@ -105,22 +109,30 @@ class Metrics:
 
     def refused(self, why: str) -> None:
         """A connection was closed by upshim."""
-        self._refused.labels(why).inc()
+        self._of(self._refused, why).inc()
 
     def exchange(self, flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> None:
         """An exchange is over."""
         kind = "check" if watch.is_check else "other"
-        self._exchanges.labels(kind, "answered" if complete else "broken").inc()
+        self._of(self._exchanges, kind, "answered" if complete else "broken").inc()
         for name, message in (("request", watch.request), ("response", watch.response)):
-            self._streamed.labels(name).inc(streamed(message))
+            self._of(self._streamed, name).inc(streamed(message))
             if message.changed:
-                self._rewrites.labels(name).inc()
+                self._of(self._rewrites, name).inc()
         if (source := offer_source(watch)) is not None:
             rule = watch.checked.decision.rule if watch.checked is not None and source != "server" else None
-            self._offers.labels(source, rule.name if rule is not None else "").inc()
+            self._of(self._offers, source, rule.name if rule is not None else "").inc()
         asked, answer = flow.request.timestamp_end, flow.response
         if asked is not None and answer is not None:
-            self._upstream.labels(kind).observe(max(0.0, answer.timestamp_start - asked))
+            self._of(self._upstream, kind).observe(max(0.0, answer.timestamp_start - asked))
+
+    def _of(self, metric: Child, *labels: str) -> Child:
+        """The series of these labels."""
+        key = (metric, *labels)
+        found: Child | None = self._children.get(key)
+        if found is None:
+            found = self._children[key] = metric.labels(*labels)
+        return found
 
     def render(self) -> bytes:
         """All numbers in Prometheus' text format."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
-from proxy_addons.rule_index import folded
+from proxy_addons.rule_index import folded, identity_of_path, identity_of_phone
 from proxy_addons.rules import IDENTITY, UpgradePath
 
 
@@ -28,6 +28,8 @@ class Phone:
 
 def identity_mismatch(path: UpgradePath, phone: Phone) -> str | None:
     """Which of the five parts of the identity differs from what a path is for, None where none does."""
+    if identity_of_path(path) == identity_of_phone(phone):
+        return None
     for part in IDENTITY:
         wanted, found = getattr(path, part), getattr(phone, part)
         if found is None or not same(wanted, found):

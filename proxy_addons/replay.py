@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from mitmproxy import http
 
+from captures.base_recording import Acknowledge, StreamedBody
 from captures.exchange import Exchange
 from captures.flow_exchange import flow_of
 from captures.http_wire import Bodies, no_bodies
-from captures.recording import Acknowledge, StreamedBody
 from proxy_addons.addon import Upshim
 from proxy_addons.rewriter import Rewriter
 

@@ -6,9 +6,9 @@ Nothing is changed unless every step succeeds; what stood in the way is in `prob
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from captures.exchange import Fact, Headers, charset
 from dissectors import DissectError
@@ -22,6 +22,7 @@ from proxy_addons.rules import HeaderEdits, Rules
 SMALL = 8 << 10  # bytes of a body that is remembered
 REMEMBERED = 128  # of each kind
 
+CODING = "content-encoding"
 LEAVE = Decision("leave", "not an update check")
 FILE_PARTS = ("file", "signature_file", "timestamp")  # of an offer: nothing but the rule or the answer can tell them
 
@@ -97,6 +98,15 @@ class Checked:
     phone: Phone | None = None
 
 
+class Read(NamedTuple):
+    """A request to the update handler as it was read; `check` and `phone` are None where it is no update check."""
+
+    body: Edited
+    codings: Sequence[str] = ()
+    check: UpdateCheck | None = None
+    phone: Phone | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Rewriter:
     """Rules and vocabulary in force. With `dry_run` everything is decided and nothing is changed."""
@@ -117,23 +127,36 @@ class Rewriter:
 
         `address` is the phone's; `situate` is asked what else the decision depends on, once the phone is known.
         """
-        decoded, problem = self._decoded(raw, headers)
-        if decoded is None:
-            return Checked(Edited.untouched(raw, problem))
-        untouched = Edited(raw, raw, decoded, decoded)
+        return self.decide(self.read(raw, headers, address), situate)
+
+    def read(self, raw: bytes, headers: Headers, address: str | None = None) -> Read:
+        """Decode a request to the update handler."""
+        codings = codings_of(headers)
+        try:
+            decoded = decode_body(raw, codings, self.limit) if codings else raw
+        except DissectError as error:
+            return Read(Edited.untouched(raw, f"content-coding not undone: {error}"))
         try:
             check = _decode_check(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
-            return Checked(replace(untouched, problems=(f"request not decoded as an update check: {error}",)))
-        phone = replace(phone_of(check), address=address)
+            problem = f"request not decoded as an update check: {error}"
+            return Read(Edited(raw, raw, decoded, decoded, (problem,)))
+        return Read(Edited(raw, raw, decoded, decoded), codings, check, phone_of(check, address))
+
+    def decide(self, read: Read, situate: Callable[[Phone], Situation]) -> Checked:
+        """Decide about a request that was read, as in `check`."""
+        body, check, phone = read.body, read.check, read.phone
+        if check is None or phone is None:
+            return Checked(body)
         decision = decide(self.rules, phone, situate(phone))
-        untouched = replace(untouched, facts=(check.to_json(), self._fact(decision)))
+        facts = (check.to_json(), self._fact(decision))
+        untouched = Edited(body.original, body.sent, body.decoded, body.sent_decoded, body.problems, facts)
         if decision.report is None or self.dry_run:
             return Checked(untouched, decision, phone)
         report = decision.report
         # A phone that sends no timestamp with its version reports none.
         timestamp = report.timestamp if any(module.timestamp for module in check.modules) else None
-        edited = _edit(untouched, headers, "report", lambda: check.with_reported(report.version, timestamp))
+        edited = _edit(untouched, read.codings, "report", lambda: check.with_reported(report.version, timestamp))
         return Checked(edited, decision, phone)
 
     def _fact(self, decision: Decision) -> Fact:
@@ -145,15 +168,16 @@ class Rewriter:
         `authority` is the host (and port) the phone asked: offers point there. An answer that holds an offer of the
         server's own stays as it is.
         """
-        decoded, problem = self._decoded(raw, headers)
-        if decoded is None:
-            return Edited.untouched(raw, problem)
-        untouched = Edited(raw, raw, decoded, decoded)
+        codings = codings_of(headers)
+        try:
+            decoded = decode_body(raw, codings, self.limit) if codings else raw
+        except DissectError as error:
+            return Edited.untouched(raw, f"content-coding not undone: {error}")
         try:
             answer = _decode_answer(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
-            return replace(untouched, problems=(f"answer not decoded: {error}",))
-        untouched = replace(untouched, facts=(answer.to_json(),))
+            return Edited(raw, raw, decoded, decoded, (f"answer not decoded: {error}",))
+        untouched = Edited(raw, raw, decoded, decoded, facts=(answer.to_json(),))
         offer, rule = checked.decision.offer, checked.decision.rule
         if offer is None or offer.version is None or rule is None or rule.path is None or self.dry_run:
             return untouched
@@ -174,28 +198,22 @@ class Rewriter:
         ]
         if unnamed:
             return replace(untouched, problems=(f"no offer made: the rule names no {unnamed[0]}",))
-        return _edit(untouched, headers, "offer", lambda: answer.with_offer(**wanted))
-
-    def _decoded(self, raw: bytes, headers: Headers) -> tuple[bytes | None, str]:
-        try:
-            return decode_body(raw, codings_of(headers), self.limit), ""
-        except DissectError as error:
-            return None, f"content-coding not undone: {error}"
+        return _edit(untouched, codings, "offer", lambda: answer.with_offer(**wanted))
 
 
 def _told(answer: UpdateAnswer, name: str) -> bool:
     return any((field := getattr(offer, name)) is not None and field.value.strip() for offer in answer.offers)
 
 
-def _edit(untouched: Edited, headers: Headers, what: str, edit: Callable[[], bytes]) -> Edited:
+def _edit(untouched: Edited, codings: Sequence[str], what: str, edit: Callable[[], bytes]) -> Edited:
     try:
         changed = edit()
-        return replace(untouched, sent=encode_body(changed, codings_of(headers)), sent_decoded=changed)
+        return replace(untouched, sent=encode_body(changed, codings), sent_decoded=changed)
     except DissectError as error:
         return replace(untouched, problems=(f"no {what} made: {error}",))
 
 
-def phone_of(check: UpdateCheck) -> Phone:
+def phone_of(check: UpdateCheck, address: str | None = None) -> Phone:
     """What the policy needs to know of an update check. Modules of different versions give no version."""
 
     def text(field: Field | None) -> str | None:
@@ -211,13 +229,15 @@ def phone_of(check: UpdateCheck) -> Phone:
         version=versions.pop() if len(versions) == 1 else None,
         mac=check.mac_address,
         serial=text(check.serial),
+        address=address,
         status=check.update_status,
     )
 
 
 def codings_of(headers: Headers) -> tuple[str, ...]:
     """The content-codings of a message, in the order they were applied."""
-    return parse_codings(",".join(value for name, value in headers if name.lower() == "content-encoding"))
+    found = [value for name, value in headers if len(name) == len(CODING) and name.lower() == CODING]
+    return parse_codings(",".join(found)) if found else ()
 
 
 def edit_headers(headers: Headers, edits: HeaderEdits) -> Headers:

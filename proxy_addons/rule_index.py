@@ -11,6 +11,7 @@ import heapq
 import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from proxy_addons.toml_table import Network
@@ -18,6 +19,8 @@ from proxy_addons.toml_table import Network
 if TYPE_CHECKING:
     from proxy_addons.phone import Phone
     from proxy_addons.rules import Rule, UpgradePath
+
+MAX_REMEMBERED = 200  # characters of what a phone says it is
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Numbers = list[int]  # of rules, rising
@@ -50,12 +53,13 @@ class _Shelf:
         networks = self.subnets.setdefault((subnet.version, subnet.prefixlen), {})
         networks.setdefault(int(subnet.network_address), []).append(number)
 
-    def take(self, phone: Phone, address: Address | None) -> Iterator[Numbers]:
+    def take(self, phone: Phone) -> Iterator[Numbers]:
         yield self.others
         if self.macs and phone.mac is not None:
             yield self.macs.get(phone.mac, [])
         if self.serials and phone.serial is not None:
             yield self.serials.get(folded(phone.serial), [])
+        address = address_of(phone.address) if self.subnets else None
         if address is not None:
             for (version, prefix), networks in self.subnets.items():
                 if version == address.version:
@@ -75,9 +79,8 @@ class RuleIndex:
 
     def candidates(self, phone: Phone) -> Iterator[Rule]:
         """Every rule that matches and few others, in the order of the file."""
-        address = address_of(phone.address)
         shelves = (self._shelves.get(key) for key in (identity_of_phone(phone), None))
-        found = [numbers for shelf in shelves if shelf for numbers in shelf.take(phone, address) if numbers]
+        found = [numbers for shelf in shelves if shelf for numbers in shelf.take(phone) if numbers]
         last = -1
         for number in heapq.merge(*found) if len(found) > 1 else found[0] if found else ():
             if number != last:
@@ -87,13 +90,20 @@ class RuleIndex:
 
 def identity_of_path(path: UpgradePath) -> Identity:
     """What a path is for, in the form identities are compared in."""
-    return tuple(map(folded, (path.device_type, path.vendor, path.model, path.revision, path.locale)))
+    return _identity(path.device_type, path.vendor, path.model, path.revision, path.locale)
 
 
 def identity_of_phone(phone: Phone) -> Identity:
     """What a phone is; what it does not tell is blank, as no path is."""
     told = (phone.device_type, phone.vendor, phone.model, phone.revision, phone.locale)
+    return _of_many(*told) if sum(len(part or "") for part in told) > MAX_REMEMBERED else _identity(*told)
+
+
+def _of_many(*told: str | None) -> Identity:
     return tuple(folded(part or "") for part in told)
+
+
+_identity = lru_cache(1024)(_of_many)  # thousands of phones are of a few kinds
 
 
 def folded(text: str) -> str:

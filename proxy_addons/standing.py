@@ -14,11 +14,10 @@ from typing import Protocol, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy.exc import SQLAlchemyError
 
-from captures.recording import Recording
+from captures.base_recording import BaseRecording
 from proxy_addons.failures import Failures
-from proxy_addons.history import Histories
+from proxy_addons.history import Histories, Unreadable
 from proxy_addons.interlocks import breaker
 from proxy_addons.log_lines import lines_lost
 from proxy_addons.package_watch import PackageWatch
@@ -72,7 +71,7 @@ class Standing(Collector):
         yield from self._failures()
         yield from self._rules()
         yield from self._fleet()
-        if isinstance(self._sources.recording, Recording):
+        if isinstance(self._sources.recording, BaseRecording):
             yield from self._recording(self._sources.recording)
 
     def _failures(self) -> Iterator[Metric]:
@@ -140,7 +139,7 @@ class Standing(Collector):
                 ended.add_metric(names, looked_at.ended)
         yield from (is_open, failed, ended)
 
-    def _recording(self, recording: Recording) -> Iterator[Metric]:
+    def _recording(self, recording: BaseRecording) -> Iterator[Metric]:
         lost = CounterMetricFamily("upshim_recording_lost", "What is missing in the recording.", labels=["what"])
         for what, count in dict(recording.lost).items():
             lost.add_metric([what], count)
@@ -159,7 +158,7 @@ class Standing(Collector):
             "upshim_journal_failed", "1 while the journal cannot be written; nothing is rewritten then.",
             recording.journal_failed,
         )  # fmt: skip
-        free = free_bytes(recording.store.folder)
+        free = free_bytes(recording.folder)
         if free is not None:
             yield GaugeMetricFamily("upshim_recording_free_bytes", "Room on the recording's disk.", free)
 
@@ -178,6 +177,6 @@ def undisturbed(read: Callable[[], Value | None]) -> Value | None:
     for _ in range(5):
         try:
             return read()
-        except (RuntimeError, LookupError, SQLAlchemyError):
+        except (RuntimeError, LookupError, Unreadable):
             continue
     return None

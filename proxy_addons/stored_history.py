@@ -31,6 +31,11 @@ PHONE_FACTS = frozenset({"update-check", "firmware-fetch"})
 _NAMES: sa.BindParameter[list[str]] = sa.bindparam("names", expanding=True)
 _PLACES_OF = sa.select(PLACES).where(PLACES.c.identity.in_(_NAMES))
 _HISTORIES_OF = sa.select(PHONES.c.identity, PHONES.c.history).where(PHONES.c.identity.in_(_NAMES))
+_A: sa.BindParameter[str] = sa.bindparam("a")
+_B: sa.BindParameter[str] = sa.bindparam("b")
+_LEAVE = PLACES.delete().where((PLACES.c.identity == _A) & (PLACES.c.uid == _B))
+_DECIDED = UNDECIDED.delete().where((UNDECIDED.c.path == _A) & (UNDECIDED.c.identity == _B))
+_KEPT = RESERVATIONS.delete().where(RESERVATIONS.c.uid.in_(sa.bindparam("uids", expanding=True)))
 
 
 class PlaceRows(Places):
@@ -102,8 +107,7 @@ class PlaceRows(Places):
         execute = self._connection.execute
         gone = [*self._gone, *((identity, "") for identity in self._changed - self._offered.keys())]
         if gone:
-            both = (PLACES.c.identity == sa.bindparam("a")) & (PLACES.c.uid == sa.bindparam("b"))
-            execute(PLACES.delete().where(both), [{"a": identity, "b": uid} for identity, uid in sorted(set(gone))])
+            execute(_LEAVE, [{"a": identity, "b": uid} for identity, uid in sorted(set(gone))])
         rows = []
         for identity in sorted(self._changed & self._offered.keys()):
             rule, granted, until = self._offered[identity]
@@ -148,8 +152,7 @@ class FoldedHistories(Histories):
             self._connection.execute(insert_new(OUTCOMES), self._ends)
         closed = [{"a": path, "b": name} for (path, name), since in sorted(self._open.items()) if since is None]
         if closed:
-            both = (UNDECIDED.c.path == sa.bindparam("a")) & (UNDECIDED.c.identity == sa.bindparam("b"))
-            self._connection.execute(UNDECIDED.delete().where(both), closed)
+            self._connection.execute(_DECIDED, closed)
         opened = [{"path": path, "identity": name, "at": at} for (path, name), at in sorted(self._open.items()) if at]
         if opened:
             self._connection.execute(insert_new(UNDECIDED), opened)
@@ -212,8 +215,7 @@ class FoldedHistories(Histories):
         if self._open.get(key) is None:
             # One that was closed in this very transaction, and before, begins anew.
             if key in self._open:
-                both = (UNDECIDED.c.path == key[0]) & (UNDECIDED.c.identity == identity)
-                self._connection.execute(UNDECIDED.delete().where(both))
+                self._connection.execute(_DECIDED, {"a": key[0], "b": identity})
             self._open[key] = microseconds(now)
 
     def _known_end(self, path: str, identity: str) -> None:
@@ -245,7 +247,7 @@ class PhoneProjection:
         histories.flush()
         uids = [one.uid for one in about if one.uid]
         if uids:
-            connection.execute(RESERVATIONS.delete().where(RESERVATIONS.c.uid.in_(uids)))
+            connection.execute(_KEPT, {"uids": uids})
 
     @property
     def reaches_back(self) -> timedelta:

@@ -7,13 +7,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from captures.base_recording import Recorder, StreamedBody
 from captures.exchange import Body
-from captures.recording import Recorder, StreamedBody
 from proxy_addons.failures import Failures
 
 
 class Tee:
-    """Lets a body through and keeps its size, its hash and, where a recording is running, the bytes."""
+    """Lets a body through and keeps its size and, where a recording is running, its hash and the bytes.
+
+    Nobody asks for the hash without one, and it is a third of what a download costs.
+    """
 
     def __init__(self, failures: Failures, recording: Recorder | None) -> None:
         self._failures = failures
@@ -25,9 +28,9 @@ class Tee:
     def __call__(self, data: bytes) -> bytes:
         """Pass a piece on."""
         try:
-            self._hash.update(data)
             self.size += len(data)
             if data and self._recording is not None and self._kept is not None:
+                self._hash.update(data)
                 self._recording.chunk(self._kept, data)
         except Exception as error:  # noqa: BLE001 - see above
             self._failures.exception(error)
@@ -35,7 +38,7 @@ class Tee:
 
     def body(self) -> Body:
         """What has passed, as the body of a message; the recording keeps the file."""
-        digest = self._hash.hexdigest()
+        digest = self._hash.hexdigest() if self._recording is not None else ""
         if self._recording is not None and self._kept is not None:
             self._recording.finish(self._kept, digest)
             self._kept = None

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from mitmproxy import http
 
+from captures.base_recording import new_uid
 from captures.exchange import Body, Exchange, Headers
 from captures.facts import head_facts
-from captures.recording import new_uid
 from proxy_addons.flows import client_of, moment, moment_or_none, request_of, response_of, server_of
 from proxy_addons.rewriter import Checked, Edited
 from proxy_addons.streams import Hold, Tee

@@ -2,7 +2,7 @@
 
 Examples:
   upshim deploy haproxy --upstream http://10.0.0.5 --shim 127.0.0.1:8081 --shim 127.0.0.1:8082 --listen '*:80'
-  upshim deploy systemd --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.service
+  upshim deploy systemd --upstream http://10.0.0.5 --listen 0.0.0.0:80 --rules /etc/upshim/rules.toml
   upshim deploy socket --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.socket
   upshim deploy nftables --upstream http://10.0.0.5 --upstream https://10.0.0.5 --upstream 'http://[fd00::5]'
   upshim deploy lighttpd --upstream http://10.0.0.5 --shim 127.0.0.1:8080 --listen '*:443' --certs /etc/upshim.pem
@@ -87,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode", choices=("reverse", "transparent"), default="reverse", help="systemd: how phones reach upshim"
     )
+    parser.add_argument("--rules", metavar="FILE", type=Path, help="systemd: what to rewrite; everybody may read it")
     parser.add_argument("--program", metavar="FILE", type=Path, help="systemd: the upshim to start (default: this one)")
 
 
@@ -106,8 +107,8 @@ def run(args: argparse.Namespace) -> int:
     redirected = [f"{host}:{shims[0].port}" for host in ("*", "[::]")] if args.mode == "transparent" else ["*:80"]
     listen = [address("--listen", text) for text in args.listen or redirected]
     more = args.upstream[1:]
-    text = render(args.kind, args.upstream[0], shims, listen, args.health, args.program, args.certs, args.mode, more)
-    print(text, end="")
+    files = args.program, args.certs, args.rules
+    print(render(args.kind, args.upstream[0], shims, listen, args.health, *files, args.mode, more), end="")
     return EXIT_OK
 
 
@@ -119,6 +120,7 @@ def render(
     health: str = HEALTH,
     program: Path | None = None,
     certs: Path | None = None,
+    rules: Path | None = None,
     mode: str = "reverse",
     more: Sequence[str] = (),
 ) -> str:
@@ -158,6 +160,8 @@ def render(
             places["options"] += " --mode transparent"
         if certs is not None:
             places["options"] += " --certs %d/phones.pem --tls-oldest 1.0"
+        if rules is not None:
+            places["options"] += f" --rules {plain_path('--rules', rules)}"
         places["extras"] = "".join(f"{line}\n" for line in unit_lines(certs, mode))
     return Text((TEMPLATES / KINDS[kind]).read_text("utf-8")).substitute(places)
 
@@ -176,7 +180,7 @@ def unit_lines(certs: Path | None, mode: str) -> Iterator[str]:
     """What a unit has more than others."""
     if certs is not None:
         yield "# The key stays root's. A new file is read at the next start."
-        yield f"LoadCredential=phones.pem:{plain_path(certs)}"
+        yield f"LoadCredential=phones.pem:{plain_path('--certs', certs)}"
     if mode == "transparent":
         yield "# `upshim deploy nftables > /etc/upshim.nft`; + is for root's rights."
         yield "ExecStartPost=+/usr/sbin/nft -f /etc/upshim.nft"
@@ -189,13 +193,13 @@ def ending_tls(certs: Path | None, listen: Address) -> str:
     """How HAProxy ends TLS on a port, with phones of TLS 1.0 too; port 80 is for HTTP. Raises `UnusableInput`."""
     if certs is None or listen.port == 80:
         return ""
-    return f" ssl crt {plain_path(certs)} ssl-min-ver TLSv1.0 ciphers DEFAULT:@SECLEVEL=0"
+    return f" ssl crt {plain_path('--certs', certs)} ssl-min-ver TLSv1.0 ciphers DEFAULT:@SECLEVEL=0"
 
 
-def plain_path(file: Path) -> str:
+def plain_path(option: str, file: Path) -> str:
     """A path that every configuration can hold. Raises `UnusableInput`."""
     if not _FILE.fullmatch(str(file)):
-        raise UnusableInput(f"--certs: expected a path without quotes and white space, found {str(file)!r}")
+        raise UnusableInput(f"{option}: expected a path without quotes and white space, found {str(file)!r}")
     return str(file.absolute())
 
 
@@ -203,7 +207,7 @@ def terminator(certs: Path, shim: Address, listen: list[Address]) -> dict[str, s
     """The places of what ends TLS in front of a shim."""
     first, *others = every_address(listen)
     return {
-        "certs": plain_path(certs),
+        "certs": plain_path("--certs", certs),
         "shim_host": shim.host,
         "bind": f"[{first.host}]" if ":" in first.host else first.host,
         "bind_port": str(first.port),

@@ -23,10 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from captures.database_url import Place, place_of
+from captures.errors import StoreError
 from captures.exchange import rfc3339
 from captures.phones import exchanges_of_phones
 from captures.schema import PHONES
-from captures.store import Store, StoreError
+from captures.store import Store
 from dissectors.mac_address import normal_mac
 from proxy_addons.history import KEPT_FOR, STATES, Histories, PhoneHistory
 from proxy_addons.history_rows import from_row

@@ -110,12 +110,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the proxy until it is told to stop."""
-    from proxy_addons import log_lines  # noqa: PLC0415 - mitmproxy takes half a second
+    from proxy_addons import lean_import  # noqa: PLC0415 - mitmproxy takes half a second
+
+    lean_import.only_what_is_named()
+    from proxy_addons import log_lines  # noqa: PLC0415
     from proxy_addons.launcher import Launch, StartError, serve  # noqa: PLC0415
 
     upstreams, modes = listeners(args.mode, args.upstream, args.listen or [DEFAULT_LISTEN])
     state = args.state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "upshim"
     log = log_lines.start(sys.stderr, args.log_format)
+    # What no line of ours tells need not be found out (Python's logging HOWTO, Optimization).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.getLogger("upshim").setLevel(logging.INFO)
     # Until the proxy is up, whatever goes wrong is told by the one line of the error.
     logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)

@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from captures.database_url import place_of
+from captures.errors import StoreError
 from captures.exchange import rfc3339
 from captures.phones import exchanges_of_phones
-from captures.store import Store, StoreError
+from captures.store import Store
 from dissectors.mac_address import normal_mac
 from dissectors.version import Version
 from proxy_addons.history import KEPT_FOR, Histories, identity_of

@@ -142,16 +142,18 @@ def head_end(data: bytes, start: int) -> int:
 
 
 class Reader:
-    """Reads one direction. `position` counts the bytes taken, holes included."""
+    """Reads one direction. `position` counts the bytes taken, holes included; `room` is how many more are sure to be of
+    the body or chunk under way, whatever pieces they come in.
+    """
 
-    __slots__ = ("_buffer", "_handler", "_left", "_line", "_role", "_searched", "_start", "position", "state")
+    __slots__ = ("_buffer", "_handler", "_line", "_role", "_searched", "_start", "position", "room", "state")
 
     def __init__(self, role: Role, handler: Handler) -> None:
         self.state = State.LOST
         self.position = 0
         self._role: Role = role
         self._handler = handler
-        self._left = 0  # of a body or chunk
+        self.room = 0
         self._buffer = bytearray()  # a head, chunk line or trailer section that is not whole
         self._line = -1  # where the first line of a head ends in it
         self._searched = 0  # how much of it holds no end
@@ -162,18 +164,15 @@ class Reader:
         """Whether no message is under way."""
         return self.state in _BETWEEN and not self._buffer
 
-    @property
-    def room(self) -> int:
-        """How many bytes are sure to be of the body under way, whatever pieces they come in."""
-        return self._left if self.state in _COUNTED else 0
-
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
         size = len(data)
-        if self.state is State.LENGTH and size < self._left:  # most bytes of a capture pass here
-            self._left -= size
-            self.position += size
+        if self.state is State.LENGTH and size <= self.room:  # most bytes of a capture pass here
+            self.room -= size
             self._handler.body(data)
+            if not self.room:
+                self._message_done()
+            self.position += size
             return
         at = 0
         while at < size:
@@ -182,10 +181,10 @@ class Reader:
 
     def hole(self, size: int) -> None:
         """Take note that bytes are missing here."""
-        if self.state in _COUNTED and size <= self._left:
-            self._left -= size
+        if self.state in _COUNTED and size <= self.room:
+            self.room -= size
             self._handler.missing(size)
-            if not self._left:
+            if not self.room:
                 self._body_done()
         elif self.state is State.CLOSE:
             self._handler.missing(size)
@@ -206,11 +205,17 @@ class Reader:
                 self._broken_head(f"cut off in the head ({ENDINGS[how]})")
         elif self.state in _COUNTED:
             of = "the body" if self.state is State.LENGTH else "a chunk"
-            self._abandon(f"cut off: {self._left} bytes of {of} are missing ({ENDINGS[how]})")
+            self._abandon(f"cut off: {self.room} bytes of {of} are missing ({ENDINGS[how]})")
         elif self.state is not State.TUNNEL:
             self._abandon(f"cut off before the last chunk ({ENDINGS[how]})")
         self.state = State.LOST
+        self.room = 0
         self._buffer.clear()
+
+    def tunnel(self) -> None:
+        """What follows is another protocol."""
+        self.state = State.TUNNEL
+        self.room = 0
 
     # Steps: take bytes of `data` from `at` on and return how far they went. Each goes further, or changes the state.
 
@@ -288,7 +293,7 @@ class Reader:
             return len(data)
         framing = self._handler.head(head, self._start)
         if framing.kind is Kind.LENGTH:
-            self._left = framing.length
+            self.room = framing.length
             self.state = State.LENGTH
             if not framing.length:
                 self._message_done()
@@ -312,10 +317,10 @@ class Reader:
             return None
 
     def _step_length(self, data: bytes, at: int) -> int:
-        piece = data[at : at + self._left]
-        self._left -= len(piece)
+        piece = data[at : at + self.room]
+        self.room -= len(piece)
         self._handler.body(piece)
-        if not self._left:
+        if not self.room:
             self._body_done()
         return at + len(piece)
 
@@ -330,7 +335,7 @@ class Reader:
         elif len(digits) > 16 or int(match[1], 16) > MAX_LENGTH:
             self._abandon(f"malformed: chunk size {shown(match[1].decode())} is over 2^63-1")
         elif digits:
-            self._left = int(digits, 16)
+            self.room = int(digits, 16)
             self.state = State.CHUNK
         else:
             self._buffer += b"\r\n"  # so that an empty trailer section ends like any other
@@ -430,6 +435,7 @@ class Reader:
 
     def _lose(self, reason: str) -> None:
         self.state = State.LOST
+        self.room = 0
         self._buffer.clear()
         self._handler.lost(reason)
 

@@ -15,7 +15,7 @@ def read(keeping: Keeping, *pieces: bytes, codings: tuple[str, ...] = ()) -> tup
     reader = BodyReader(codings, keeping)
     for piece in pieces:
         reader.write(piece)
-    body = reader.finish()
+    body = Body(*reader.finish())
     return body, reader.problems
 
 
@@ -48,7 +48,7 @@ def test_across_a_gap_nothing_is_decoded() -> None:
     reader.write(packed[:9])
     reader.hole(3)
     reader.write(packed[12:])
-    assert reader.finish() == Body.of(packed[:9] + packed[12:])
+    assert Body(*reader.finish()) == Body.of(packed[:9] + packed[12:])
     assert reader.missing == 3
     assert reader.problems[0] == "gap: 3 bytes missing at 9 of the body"
 
@@ -58,8 +58,8 @@ def test_all_bodies_under_way_share_one_allowance() -> None:
     first, second = BodyReader((), keeping), BodyReader((), keeping)
     first.write(b"a" * 90)
     second.write(b"b" * 90)
-    assert second.finish().data is None
-    assert first.finish().data == b"a" * 90
+    assert Body(*second.finish()).data is None
+    assert Body(*first.finish()).data == b"a" * 90
     assert keeping.left == 150
     assert read(keeping, b"c" * 90)[0].data is not None
 

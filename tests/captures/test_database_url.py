@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from captures.database_url import DatabaseUrl, place_of
-from captures.engines import StoreError
+from captures.errors import StoreError
 from captures.store import Store
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_what_is_kept_is_limited_while_recording(tmp_path: Path) -> None:
     add(recording, replace(a_decision(), ended=a_decision().ended.replace(year=2000)))
     recording.close()
     recording = Recording(tmp_path, keep=Keep(days=1))
-    recording.add(an_exchange())
+    recording.add(replace(an_exchange(), ended=datetime.now(UTC)))
     recording.close()
     assert entries(tmp_path)[-1] | {"through": 1, "exchanges": 1} == entries(tmp_path)[-1]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from captures import recording as recording_module
-from captures.bodies import PREFIX, Incoming
+from captures import base_recording
+from captures.bodies import PREFIX, BodyFiles, Incoming
 from captures.database_url import Place
 from captures.exchange import Body, Exchange, Request, Response
 from captures.recording import Recording
@@ -102,7 +102,7 @@ def test_a_full_disk_stops_recording_and_nothing_else(tmp_path: Path, monkeypatc
 
 
 def test_a_body_the_disk_cannot_keep_up_with_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording_module, "MAX_QUEUED_BYTES", 10)
+    monkeypatch.setattr(base_recording, "MAX_QUEUED_BYTES", 10)
     recording = Recording(tmp_path)
     streamed = recording.stream()
     recording.chunk(streamed, b"x" * 11)
@@ -115,7 +115,7 @@ def test_a_body_the_disk_cannot_keep_up_with_is_left_out(tmp_path: Path, monkeyp
 
 def test_an_observer_that_fails_costs_only_itself(place: Place) -> None:
     class Broken:
-        def recorded(self, store: Store, exchange: Exchange) -> None:
+        def recorded(self, bodies: BodyFiles, exchange: Exchange) -> None:
             raise ValueError("no packets today")
 
         def close(self) -> None:

@@ -23,12 +23,13 @@ import sqlalchemy as sa
 from captures import shared_sink
 from captures.audit import audit, entries_of
 from captures.database_url import DatabaseUrl
+from captures.errors import StoreError
 from captures.exchange import Body, Request
 from captures.recording import Recording
 from captures.shared_bodies import SMALL
 from captures.sources import ReadOptions
 from captures.spool import SPOOL
-from captures.store import Store, StoreError
+from captures.store import Store
 from captures.store_reader import read
 from tests.captures.test_journal import a_decision
 from tests.captures.test_recording import Acknowledged
@@ -217,7 +218,7 @@ def test_a_full_spool_is_counted_and_nothing_waits(
     server: PostgresServer, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = Recording(url)
-    monkeypatch.setattr(recording._sink._spool, "_most", 10)  # type: ignore[attr-defined]
+    monkeypatch.setattr(recording._sink._spool, "_most", 10)  # type: ignore[union-attr]
     with stopped(server):
         done = Acknowledged()
         recording.add(an_exchange(), done)

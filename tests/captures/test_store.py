@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captures.database_url import Place
+from captures.errors import StoreError
 from captures.exchange import Body, Exchange, Request, Response
 from captures.items import CaptureSummary
 from captures.recording_folder import DATABASE
 from captures.sources import ReadOptions, read_exchanges
-from captures.store import Store, StoreError
+from captures.store import Store
 from captures.store_reader import read
 
 LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\0"), max_size=20)

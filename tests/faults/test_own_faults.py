@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from captures.errors import StoreError
 from captures.exchange import Exchange
-from captures.store import Store, StoreError
+from captures.store import Store
 from tests.bodies import CHECK_TARGET, INTERIM, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
 from tests.conftest import ROOT
 from tests.faults.raw import body_of, check_request, exchange, status_of, until

@@ -41,7 +41,7 @@ class Shim:
 
     def __init__(self, place: Place, rules: str, state: Path) -> None:
         self.recording = Recording(place, projection=PhoneProjection(), state=state)
-        self.ledger = Ledger(self.recording)
+        self.ledger = Ledger(self.recording, self.recording.store)
         self.rewriter = Rewriter(Rules.parse(rules.encode()), Vocabulary.default(), 1 << 20)
 
     def check(self, phone: int, at: datetime = NOW, version: str = "1.0.522.73") -> Check:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import closing
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,26 @@ from mitmproxy import http
 from mitmproxy.log import MitmLogHandler
 from mitmproxy.test import taddons, tflow
 
+from captures.base_recording import BaseRecording
 from captures.database_url import DatabaseUrl, Place
 from captures.store import Store
+from proxy_addons import recording_process
 from proxy_addons.addon import Upshim
 from proxy_addons.history import DAY, Histories, PhoneHistory
+from proxy_addons.ledger import StoredHistories
 from proxy_addons.phone_events import address_of, rebuild
 from tests.bodies import CHECK_TARGET, INTERIM, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
 from tests.captures.test_store import an_exchange
 
 FIRMWARE = f"/DeviceUpdateFiles_Int/UCPhone/Polycom/CX700/A/ENU/{INTERIM}/CPE/"
 NAME = "mac:00:04:f2:00:01:76"
+FOLDS_NOTHING = """
+import sys
+from captures.store import Store
+from proxy_addons.recording_process import main
+Store.fold_rest = lambda *_: False
+main(sys.argv[1:])
+"""
 SERVERS_OFFER = answer_body(f"http://server{FIRMWARE}", INTERIM)
 
 
@@ -93,9 +104,20 @@ def reported(flow: http.HTTPFlow) -> bool:
     return b'"0.0.0.0"' in (flow.request.content or b"")
 
 
+@contextmanager
+def histories_of(upshim: Upshim) -> Iterator[Histories]:
+    """What is recorded, else what is known to this process."""
+    if isinstance(upshim.recording, BaseRecording):
+        with closing(Store.connect(upshim.recording.place)) as store:
+            yield StoredHistories(store.engine)
+    else:
+        assert upshim.histories is not None
+        yield upshim.histories
+
+
 def known(upshim: Upshim) -> PhoneHistory:
-    assert upshim.histories is not None
-    return upshim.histories.get(NAME)
+    with histories_of(upshim) as histories:
+        return histories.get(NAME)
 
 
 @pytest.fixture
@@ -154,8 +176,8 @@ def test_the_history_kept_is_the_one_that_was_fed_and_the_one_built_again(rules:
 
     async def again(upshim: Upshim) -> None:
         assert known(upshim).to_json() == lived[0]
-        assert upshim.histories is not None
-        assert upshim.histories.outcomes("cx700", known(upshim).downloads[-1].at, DAY)[1] == 1
+        with histories_of(upshim) as histories:
+            assert histories.outcomes("cx700", known(upshim).downloads[-1].at, DAY)[1] == 1
 
     in_mitmproxy(life, **options)
     in_mitmproxy(again, **options)
@@ -184,6 +206,7 @@ def test_a_history_that_is_not_known_means_no_offer_and_traffic_flows(
         store.add([an_exchange()])  # by whoever does not keep the history
     with monkeypatch.context() as patched:
         patched.setattr(Store, "fold_rest", lambda *_: False)  # not yet
+        patched.setattr(recording_process, "COMMAND", [sys.executable, "-c", FOLDS_NOTHING])
         in_mitmproxy(other, **options)
     with closing(Store.open(place)) as store:
         reasons = [fact["reason"] for one in store.exchanges() for fact in one.facts if fact["fact"] == "decision"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mitmproxy import exceptions
 
-from captures.recording import Recording
+from captures.live_recording import LiveRecording
 from captures.retention import Keep
 from proxy_addons.addon import Upshim, recording_settings
 from tests.proxy_addons.test_addon import in_mitmproxy
@@ -39,8 +39,8 @@ def test_wrong_options_are_refused_in_one_line(tmp_path: Path, wrong: dict[str, 
 def test_nothing_is_rewritten_while_the_journal_cannot_be_written(tmp_path: Path) -> None:
     async def test(upshim: Upshim, _context: Any) -> None:
         assert upshim.why_stopped() == ""
-        assert isinstance(upshim.recording, Recording)
-        upshim.recording.journal_failed = True
+        assert isinstance(upshim.recording, LiveRecording)
+        upshim.recording._link.journal_failed = True
         assert upshim.why_stopped() == "the journal cannot be written"
 
     in_mitmproxy(test, upshim_record=str(tmp_path))

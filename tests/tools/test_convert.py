@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from scapy.layers.dns import DNS, DNSQR
 
+from captures.errors import StoreError
 from captures.exchange import Body, Exchange, Request, Response
 from captures.facts import login_facts
 from captures.har_writer import HarWriter
 from captures.pcap_writer import PcapWriter
 from captures.redaction import for_export
 from captures.sources import ReadOptions, read_exchanges
-from captures.store import StoreError
 from captures.store_writer import StoreWriter
 from captures.targets import create_writer
 from dissectors import ntlm

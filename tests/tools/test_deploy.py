@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,8 @@ from tests.conftest import require_tool
 from tests.ntlm import PASSWORD, USER, NtlmServer, accounts
 from tests.proxies import Proxy, running
 from tests.proxy_addons.test_ntlm import curl, sent
-from tests.servers import Received, Server, message, serving
+from tests.servers import Received, Server, chunked, message, serving
+from tools.bench.proxy_targets import for_this_user
 from tools.deploy import KINDS, Address, address, render
 from tools.errors import UnusableInput
 from tools.ports import free_port
@@ -31,6 +34,7 @@ from tools.ports import free_port
 FRONTS = ("haproxy", "nginx")
 EXT = "/RequestHandlerExt/ucdevice.upx"
 FIRMWARE = bytes(range(256)) * 1024
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 WORKERS = 4
 
 
@@ -78,6 +82,8 @@ def front_process(
     program = require_tool(kind)
     port = free_port()
     text = render(kind, upstream, [Address("127.0.0.1", shim) for shim in shims], [Address("127.0.0.1", port)])
+    if kind == "haproxy":
+        text = for_this_user(text)
     assert change[0] in text
     file = folder / KINDS[kind]
     file.write_text(text.replace(*change) if change[0] else text)
@@ -151,6 +157,32 @@ def test_checks_through_a_shim_and_firmware_past_it(kind: str, tmp_path: Path) -
             b"x-forwarded-for: 127.0.0.1"
         ]
         assert b"x-forwarded-for" not in fetched.head.lower() + lync.head.lower()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), [("haproxy", ("", "")), ("haproxy", ("maxpipes 100", "maxpipes 2")), ("nginx", ("", ""))]
+)
+def test_firmware_arrives_whole_however_many_fetch_it(kind: str, change: tuple[str, str], tmp_path: Path) -> None:
+    image = random.Random(1).randbytes(5_000_000)
+
+    def files(request: Received) -> Iterator[bytes]:
+        yield message(image) if b"whole" in request.head else CHUNKED_HEAD + chunked(image)
+
+    def fetch(number: int) -> bytes:
+        with phone(started.port) as connection:
+            connection.request("GET", f"/RequestHandler/Files/{('whole', 'chunked')[number % 2]}.nbt")
+            response = connection.getresponse()
+            begun = response.read(1000)
+            everybody.wait(20)  # what is not taken piles up on the way
+            return begun + response.read()
+
+    everybody = threading.Barrier(8)
+    with (
+        serving(files) as server,
+        front_process(kind, server.url, [free_port()], tmp_path, change) as started,
+        ThreadPoolExecutor(8) as phones,
+    ):
+        assert all(got == image for got in phones.map(fetch, range(8)))
 
 
 @pytest.mark.parametrize("kind", FRONTS)
@@ -388,8 +420,10 @@ def test_the_unit_is_what_systemd_expects(mode: str, tmp_path: Path) -> None:
     listen = [Address("*", 80), Address("::", 80)]
     certs = Path("/etc/phones.pem") if mode == "transparent" else None
     places = [Address("127.0.0.1", 8080)], listen
-    text = render("systemd", "http://10.0.0.5", *places, program=Path("/bin/true"), certs=certs, mode=mode)
+    rules = Path("/etc/upshim/rules.toml")
+    text = render("systemd", "http://10.0.0.5", *places, program=Path("/bin/true"), certs=certs, rules=rules, mode=mode)
     assert "ExecStart=/bin/true proxy --upstream http://10.0.0.5:80 --listen 0.0.0.0:80 --listen [::]:80 " in text
+    assert " --rules /etc/upshim/rules.toml " in text
     assert ("--mode transparent --certs %d/phones.pem" in text) is (mode == "transparent")
     unit.write_text(text)
     ended = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False)

@@ -16,6 +16,7 @@ from tests.phone_certificates import identity_file
 from tests.proxies import running
 from tests.servers import message, serving
 from tests.tools.test_deploy import listening
+from tools.bench.proxy_targets import for_this_user
 from tools.deploy import KINDS, Address, render
 from tools.errors import UnusableInput
 from tools.ports import free_port
@@ -51,7 +52,7 @@ def test_phones_in_front_of_a_terminator(kind: str, tmp_path: Path, monkeypatch:
     ):
         text = render(kind, server.url, [Address("127.0.0.1", shim.port)], [Address("127.0.0.1", port)], certs=certs)
         file = tmp_path / KINDS[kind]
-        file.write_text(text)
+        file.write_text(for_this_user(text))
         words = [program, "-D", "-f", str(file)] if kind == "lighttpd" else [program, "-db", "-f", str(file)]
         settings = tmp_path / "openssl.cnf"
         settings.write_text("\n".join(re.findall(r"^#   \| (.*)$", text, re.MULTILINE)))

@@ -17,6 +17,9 @@ from tools.proxy import address, listeners
 UPSTREAM = "http://127.0.0.1:9"
 
 
+QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -37,6 +40,9 @@ UPSTREAM = "http://127.0.0.1:9"
         (["--upstream", UPSTREAM, "--record", "/dev/null/rec"], "/dev/null/rec: cannot record here"),
         (["--upstream", UPSTREAM, "--pcap", "/tmp/x"], "upshim_pcap needs upshim_record"),
         (["--upstream", UPSTREAM, "--listen", "192.0.2.1:8080"], "192.0.2.1"),
+        ([*QUIETLY, "--admin", "0.0.0.0:0"], "0.0.0.0 can be reached from outside: the admin listener needs a token"),
+        ([*QUIETLY, "--admin", "[::]:0"], ":: can be reached from outside: the admin listener needs a token"),
+        ([*QUIETLY, "--admin", "127.0.0.1:0", "--admin-token", "/nowhere/t"], "/nowhere/t: No such file or directory"),
         (["--upstream", UPSTREAM, "--colour"], "unrecognized arguments: --colour"),
     ],
 )

@@ -1,13 +1,15 @@
-"""Load for a proxy: update checks by wrk, where it is installed, else by a generator of our own, and one download.
+"""Load for a proxy: update checks by wrk, where it is installed, else by a generator of our own, and downloads.
 
-The generator of our own, one process of its own: `python -m tools.bench.proxy_load PORT CONNECTIONS SECONDS [close]`.
+The generator of our own is a process of its own: `python -m tools.bench.proxy_load PORT CONNECTIONS SECONDS KIND`.
 It is slower than wrk and shows less than there is where a proxy is faster than it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import resource
 import selectors
 import shutil
 import socket
@@ -41,21 +43,30 @@ end
 """
 
 
+# What a load is: whether connections are kept, and whether the fleet is mixed.
+KINDS = {"keep": (True, False), "close": (False, False), "mixed": (True, True), "mixed-close": (False, True)}
+
+
 class Load(NamedTuple):
-    """What a load measured; times of one request are in milliseconds."""
+    """What a load measured; times of one request are in milliseconds. `busy` is the generator's own share of a core."""
 
     requests: int
     seconds: float
     failed: int
     p50: float
     p99: float
+    busy: float = 0.0
 
 
 class Download(NamedTuple):
-    """One download: MB (10^6 bytes) a second, and the milliseconds to the first byte of the body."""
+    """One download: MB (10^6 bytes) a second, and the milliseconds from connecting to the first byte of the body.
+
+    `sha256` is blank where the client only took the bytes.
+    """
 
     mb_per_s: float
     first_byte: float
+    sha256: str
 
 
 def generator() -> str:
@@ -64,60 +75,72 @@ def generator() -> str:
 
 
 def scripts(folder: Path) -> None:
-    """Write what wrk reads: one script for connections that are kept, one for new ones."""
-    for name, keep_alive in (("keep", True), ("close", False)):
+    """Write what wrk reads: a script for each kind of load."""
+    for name, (keep_alive, mixed) in KINDS.items():
+        sent = (checks.check(number, keep_alive=keep_alive, mixed=mixed).decode() for number in range(PHONES))
         # JSON's strings are Lua's too, as long as they are ASCII.
-        requests = ",\n".join(json.dumps(checks.check(n, keep_alive=keep_alive).decode()) for n in range(PHONES))
-        (folder / f"{name}.lua").write_text(WRK_SCRIPT % requests)
+        (folder / f"{name}.lua").write_text(WRK_SCRIPT % ",\n".join(map(json.dumps, sent)))
 
 
-def load(port: int, connections: int, seconds: float, folder: Path, *, keep_alive: bool = True) -> Load:
+def load(port: int, connections: int, seconds: float, folder: Path, kind: str = "keep") -> Load:
     """Update checks over so many connections at once, each sent when the one before has its answer."""
-    kind = "keep" if keep_alive else "close"
     if wrk := shutil.which("wrk"):
         command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", f"{WITHIN}s"]
         command += ["-s", str(folder / f"{kind}.lua"), f"http://127.0.0.1:{port}{checks.TARGET}"]
     else:
         command = [sys.executable, "-m", "tools.bench.proxy_load", str(port), str(connections), str(seconds), kind]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise UnusableInput(f"{command[0]}: exit {done.returncode}")
-    return Load(**json.loads(done.stdout.splitlines()[-1]))
+    told = Load(**json.loads(done.stdout.splitlines()[-1]))
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return told._replace(busy=used / told.seconds)
 
 
-def download(port: int) -> Download:
-    """Fetch the file once. Raises `OSError` where not all of it comes."""
+def download(port: int, *, hashing: bool = True) -> Download:
+    """Fetch the file once, and hash what comes as one who checks it does, or only take it.
+
+    Raises `OSError` where not all of it comes.
+    """
     request = f"GET {checks.FIRMWARE_TARGET} HTTP/1.1\r\nHost: {checks.HOST}\r\nConnection: close\r\n\r\n"
-    buffer = bytearray(PIECE)
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(PIECE))
+    began = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), WITHIN) as connection:
-        began = time.perf_counter()
         connection.sendall(request.encode())
         head = b""
         while b"\r\n\r\n" not in head:
             head += (part := connection.recv(PIECE))
             if not part:
                 raise OSError("the answer ended in its head")
-        while (got := len(head) - head.index(b"\r\n\r\n") - 4) == 0 and (part := connection.recv(PIECE)):
-            head += part
-        first = time.perf_counter() - began
+        head, _, body = head.partition(b"\r\n\r\n")
         found = _LENGTH.search(head)
         if found is None or not head.startswith(b"HTTP/1.1 200 "):
             raise OSError(f"expected a file, found {head[:40]!r}")
-        while got < int(found[1]):
-            size = connection.recv_into(buffer)
-            if not size:
-                raise OSError(f"{got} bytes came of {int(found[1])}")
-            got += size
-        return Download(got / (time.perf_counter() - began) / 1e6, first * 1000)
+        piece = memoryview(body) if body else buffer[: connection.recv_into(buffer)]
+        first = time.perf_counter() - began
+        got, length = len(piece), int(found[1])
+        while piece:
+            if hashing:
+                digest.update(piece)
+            piece = buffer[: connection.recv_into(buffer)] if got < length else piece[:0]
+            got += len(piece)
+        if got != length:
+            raise OSError(f"{got} bytes came of {length}")
+        took = time.perf_counter() - began
+    return Download(got / took / 1e6, first * 1000, digest.hexdigest() if hashing else "")
 
 
 class _Phone:
     """One connection of the generator of our own."""
 
-    def __init__(self, port: int, number: int, *, keep_alive: bool) -> None:
+    def __init__(self, port: int, number: int, kind: str) -> None:
         self._port = port
-        self._keep_alive = keep_alive
-        self._requests = [checks.check(number * 64 + one, keep_alive=keep_alive) for one in range(64)]
+        self._keep_alive, mixed = KINDS[kind]
+        numbers = range(number * 64, number * 64 + 64)
+        self._requests = [checks.check(one, keep_alive=self._keep_alive, mixed=mixed) for one in numbers]
         self._sent = 0
         self._began = 0.0
         self._answer = b""
@@ -151,9 +174,9 @@ class _Phone:
         return whole
 
 
-def run_own(port: int, connections: int, seconds: float, *, keep_alive: bool) -> Load:
+def run_own(port: int, connections: int, seconds: float, kind: str) -> Load:
     """The generator of our own."""
-    phones = [_Phone(port, number, keep_alive=keep_alive) for number in range(connections)]
+    phones = [_Phone(port, number, kind) for number in range(connections)]
     began = time.perf_counter()
     with selectors.DefaultSelector() as selector:
 
@@ -179,4 +202,4 @@ def run_own(port: int, connections: int, seconds: float, *, keep_alive: bool) ->
 
 if __name__ == "__main__":
     _port, _connections, _seconds, _kind = sys.argv[1:]
-    print(json.dumps(run_own(int(_port), int(_connections), float(_seconds), keep_alive=_kind == "keep")._asdict()))
+    print(json.dumps(run_own(int(_port), int(_connections), float(_seconds), _kind)._asdict()))

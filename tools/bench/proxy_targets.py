@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.bench import checks
@@ -20,6 +20,7 @@ from tools.ports import free_port
 
 START_WITHIN = 30.0
 STOP_WITHIN = 10.0
+SETTLES_WITHIN, SETTLED_FOR, SETTLED_BELOW = 20.0, 0.2, 0.05  # seconds, seconds, share of a core
 
 BACKEND = """\
 daemon off;
@@ -55,7 +56,8 @@ http {{
   upstream server {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=1024;
-    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_max_temp_file_size 0;
+    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
+    proxy_max_temp_file_size 0; proxy_buffers 4 64k; proxy_busy_buffers_size 128k;
     location / {{ proxy_pass http://server; }}
   }}
 }}
@@ -63,8 +65,10 @@ http {{
 HAPROXY = """\
 global
     maxconn 1024
+    tune.pipesize 524288
 defaults
     mode http
+    option splice-response
     timeout connect 5s
     timeout client 60s
     timeout server 60s
@@ -83,7 +87,7 @@ class Target:
     name: str
     port: int = 0
     processes: tuple[subprocess.Popen[bytes], ...] = ()
-    shown: bool = True  # whether its processes are the thing measured
+    mixed: bool = False  # whether few of its phones are wanted by the rules
 
     @property
     def installed(self) -> bool:
@@ -92,10 +96,10 @@ class Target:
 
 
 class Usage:
-    """CPU time and memory of processes and their children, from /proc."""
+    """CPU time and memory of processes and what they started, from /proc."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-        self.pids = [pid for process in processes for pid in (process.pid, *children(process.pid))]
+        self.pids = [pid for process in processes for pid in family(process.pid)]
 
     def cpu(self) -> float:
         """Seconds of CPU, user and system, so far."""
@@ -109,12 +113,24 @@ class Usage:
         """Resident bytes, all processes together; `VmHWM` for the peak."""
         return sum(status(pid, name) for pid in self.pids)
 
+    def settle(self) -> float:
+        """Wait until they do next to nothing any more, or for long enough; the seconds it took."""
+        began, used = time.monotonic(), self.cpu()
+        while (took := time.monotonic() - began) < SETTLES_WITHIN:
+            time.sleep(SETTLED_FOR)
+            before, used = used, self.cpu()
+            if used - before <= SETTLED_FOR * SETTLED_BELOW:
+                break
+        return took
 
-def children(pid: int) -> list[int]:
-    """Processes a process has started."""
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+
+def family(pid: int) -> list[int]:
+    """A process, those it has started, and so on; any of its threads may have started one."""
+    found = [pid]
+    with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+        for told in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += [one for child in told.read_text().split() for one in family(int(child))]
+    return found
 
 
 def status(pid: int, name: str) -> int:
@@ -128,6 +144,11 @@ def status(pid: int, name: str) -> int:
 def program(name: str) -> str | None:
     """Where a program is."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def for_this_user(text: str) -> str:
+    """A configuration of HAProxy where it is started by somebody who cannot go on as another user."""
+    return text if os.geteuid() == 0 else text.replace("    user haproxy\n    group haproxy\n", "")
 
 
 class Starter:
@@ -179,7 +200,7 @@ class Starter:
         if haproxy is None:
             return Target(name)
         path = self.folder / f"haproxy-{port}.cfg"
-        path.write_text(text)
+        path.write_text(for_this_user(text))
         return Target(name, port, (self.start(port, haproxy, "-db", "-f", str(path)),))
 
     def mitmdump(self, name: str, upstream: int, *options: str) -> Target:
@@ -240,6 +261,7 @@ def targets(starter: Starter, upstream: int) -> Iterator[Target]:
     yield starter.mitmdump("mitmdump + naive script", upstream, "-s", str(script))
     yield starter.upshim("upshim, observing", upstream)
     yield starter.recording_upshim("upshim, rules and recording", upstream)
+    yield replace(starter.recording_upshim("the same, mixed fleet", upstream), mixed=True)
     name = "HAProxy + 2 upshims"
     if program("haproxy") is None:
         yield Target(name)
@@ -254,4 +276,4 @@ def targets(starter: Starter, upstream: int) -> Iterator[Target]:
     )
     # All phones of the bench have one address, and would meet the same shim.
     front = starter.haproxy(name, port, text.replace("balance source", "balance leastconn"))
-    yield Target(name, port, (*front.processes, *(process for shim in shims for process in shim.processes)))
+    yield replace(front, processes=(*front.processes, *(process for shim in shims for process in shim.processes)))

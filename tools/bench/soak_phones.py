@@ -8,7 +8,7 @@ import random
 import re
 import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Coroutine
 
 from tools.bench import checks
@@ -35,10 +35,10 @@ class Phones:
         self._rate = rate
         self._file_size = file_size
         self._random = random.Random(1)
-        self._kept: list[Streams] = []
+        self._kept: deque[Streams] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self.latencies = array("d")
-        self.sent = self.downloads = self.held_back = 0
+        self.sent = self.downloads = self.held_back = self.most_under_way = 0
         self.failures: Counter[str] = Counter()
 
     async def run(self, seconds: float) -> None:
@@ -66,6 +66,7 @@ class Phones:
             task = asyncio.create_task(self._guarded(work))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        self.most_under_way = max(self.most_under_way, len(self._tasks))
 
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         try:
@@ -82,7 +83,8 @@ class Phones:
     async def _check(self, number: int) -> None:
         keeps = self._random.random() >= NEW
         began = time.perf_counter()
-        streams = self._kept.pop() if keeps and self._kept else await self._connect()
+        # The one that was used longest ago: none is idle for as long as upshim keeps idle ones.
+        streams = self._kept.popleft() if keeps and self._kept else await self._connect()
         try:
             self.sent += 1
             streams[1].write(checks.check(number, keep_alive=keeps))

@@ -104,7 +104,10 @@ def _who_listens(listen: Address, host: str, health: str) -> Iterator[Result]:
     for secure in (False, True):
         try:
             status, server = _ask(here, listen.port, secure=secure, method="GET", target=health)[:2]
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, TimeoutError) and not secure:  # what speaks TLS would have hung up
+                found = f"something that accepts connections and says nothing for {WITHIN:g} s: it hangs"
+                break
             continue
         if status in {200, 503} and server == "upshim":
             state = "upshim listens and is well" if status == 200 else "upshim is draining: it is about to end"

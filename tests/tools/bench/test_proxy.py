@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,8 @@ from proxy_addons.rules import Rules
 from tests.servers import Received, message, serving
 from tools.bench import checks
 from tools.bench.proxy import bars
-from tools.bench.proxy_load import download, run_own
-from tools.bench.soak import Look, judge, settled, slope, summary
+from tools.bench.proxy_load import KINDS, download, run_own
+from tools.bench.soak import Look, judge, settled, summary, trend
 from tools.bench.soak_phones import Phones
 
 FILE = bytes(1000) * 1000
@@ -27,31 +28,41 @@ def update_server(request: Received) -> Iterator[bytes]:
     yield message(checks.ANSWER, "Content-Type: text/xml") if request.method == "POST" else message(FILE)
 
 
-def test_every_check_is_rewritten_by_the_rules() -> None:
-    rules = Rules.parse(checks.RULES.encode())
-    for number in (0, 499):
-        body = checks.check(number).partition(b"\r\n\r\n")[2]
-        decision = decide(rules, phone_of(UpdateCheck.decode(body, Vocabulary.default(), "utf-8")))
-        assert decision.action == "report", decision.reason
+def action(number: int, *, mixed: bool) -> str:
+    body = checks.check(number, mixed=mixed).partition(b"\r\n\r\n")[2]
+    phone = phone_of(UpdateCheck.decode(body, Vocabulary.default(), "utf-8"))
+    return decide(Rules.parse(checks.RULES.encode()), phone).action
 
 
-@pytest.mark.parametrize("keep_alive", [True, False])
-def test_the_generator_of_our_own_counts_what_came(keep_alive: bool) -> None:
+def test_every_check_is_rewritten_by_the_rules_and_of_a_mixed_fleet_a_few() -> None:
+    assert [action(number, mixed=False) for number in (0, 1, 499)] == ["report"] * 3
+    assert [action(number, mixed=True) for number in range(50)].count("report") == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_generator_of_our_own_counts_what_came(kind: str) -> None:
     with serving(update_server) as server:
-        measured = run_own(server.port, 2, 0.3, keep_alive=keep_alive)
+        measured = run_own(server.port, 2, 0.3, kind)
     assert measured.failed == 0
     assert 0 < measured.requests <= len(server.received)
     assert 0 < measured.p50 <= measured.p99
-    assert (server.connections == 2) == keep_alive
+    assert (server.connections == 2) == KINDS[kind][0]
+
+
+def test_a_download_is_hashed_or_only_taken() -> None:
+    with serving(update_server) as server:
+        assert download(server.port).sha256 == hashlib.sha256(FILE).hexdigest()
+        taken = download(server.port, hashing=False)
+    assert taken.sha256 == ""
+    assert taken.mb_per_s > 0
+    assert taken.first_byte > 0
 
 
 def test_a_download_that_breaks_off_is_told() -> None:
-    def server_of(size: int) -> Any:
-        return serving(lambda _request: iter([message(FILE)[: size or None], b""]))
-
-    with server_of(0) as server:
-        assert download(server.port).mb_per_s > 0
-    with server_of(1000) as server, pytest.raises(OSError, match="bytes came of 1000000"):
+    with (
+        serving(lambda _request: iter([message(FILE)[:1000], b""])) as server,
+        pytest.raises(OSError, match="bytes came of 1000000"),
+    ):
         download(server.port)
 
 
@@ -74,14 +85,28 @@ def test_phones_count_answers_and_failures() -> None:
 
 def test_a_leak_is_told_from_noise() -> None:
     phones = Phones(1, 1, 1)
-    noise = [Look(at, 100_000_000 + at % 7 * 500_000, 10, 4, 0) for at in range(120)]
-    leak = [one._replace(memory=one.memory + int(one.at) * 200_000) for one in noise]
-    assert judge(phones, summary(phones, noise, 120), noise[0], noise[0], 12) == []
-    assert "memory grew by" in judge(phones, summary(phones, leak, 120), leak[0], leak[0], 12)[0]
+    noise = [Look(at, 150_000_000, 100_000_000 + at * 7919 % 13 * 500_000, 10, 4, 0, at * 100) for at in range(240)]
+    leak = [one._replace(heap=one.heap + int(one.at) * 200_000) for one in noise]
+    warming = [one._replace(heap=one.heap + min(100, int(one.at)) * 200_000) for one in noise]
+    for looks in (noise, warming):
+        quiet = summary(phones, looks, 240)
+        assert judge(phones, quiet, looks[0], looks[0], 12) == []
+        assert abs(quiet["heap_growth"][0]) < quiet["heap_growth"][1]
+    found = summary(phones, leak, 240)
+    assert found["heap_bytes_per_check"][0] == pytest.approx(2000, abs=found["heap_bytes_per_check"][1])
+    assert found["heap_mb_per_hour"][0] == pytest.approx(720, abs=found["heap_mb_per_hour"][1])
+    assert judge(phones, found, leak[0], leak[0], 12)[0].startswith("the heap grew by 2")
     more = noise[0]._replace(descriptors=40)
     assert not settled(noise[0], more)
-    assert "40 descriptors" in judge(phones, summary(phones, noise, 120), noise[0], more, 12)[0]
-    assert slope([(at, 3.0 * at + 5) for at in range(10)]) == pytest.approx(3)
+    assert "40 descriptors" in judge(phones, summary(phones, noise, 240), noise[0], more, 12)[0]
+
+
+def test_a_line_and_how_far_it_may_be_off() -> None:
+    assert trend([(at, 3.0 * at + 5) for at in range(20)]) == pytest.approx((3, 0))
+    assert trend([(at, 0.0) for at in range(9)]) is None
+    # Ten points of 0, 1, 0, 1 ...: slope and standard error as any textbook has them.
+    line = trend([(float(at), float(at % 2)) for at in range(10)])
+    assert line == pytest.approx((1 / 33, 2.306 * (2.4242424 / 8 / 82.5) ** 0.5))
 
 
 def test_bars_are_for_what_is_installed() -> None:
@@ -97,4 +122,4 @@ def test_bars_are_for_what_is_installed() -> None:
         results[name] = {"program": name, "installed": False}
     assert list(bars(results)) == []
     results[names[2]]["failed"] = 3
-    assert list(bars(results)) == ["upshim, rules and recording: 3 checks failed"]
+    assert list(bars(results)) == ["upshim, rules and recording: 3 checks or downloads failed"]

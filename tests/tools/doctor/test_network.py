@@ -80,6 +80,10 @@ def test_somebody_else_has_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (result.status, result.found) == (PROBLEM, "in use by another HTTP server (200 to /__upshim/health)")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         (result,) = network.port(Address("127.0.0.1", mute.getsockname()[1]))
+        hangs = "in use by something that accepts connections and says nothing for 0.5 s: it hangs"
+        assert (result.status, result.found) == (PROBLEM, hangs)
+    with serving(lambda _: [b"SSH-2.0\r\n", b""]) as stranger:
+        (result,) = network.port(Address("127.0.0.1", stranger.port))
         assert (result.status, result.found) == (PROBLEM, "in use by nothing that speaks HTTP")
 
 

@@ -1,0 +1,334 @@
+"""A recording written by a process of its own, so that what writing costs takes nothing from the traffic.
+
+The proxy hands over each item at once and hears later what came of it, in the same order; the writer takes what has
+come in the meantime as one batch. A frame is its length (4 bytes, little-endian), its kind, and a pickle, or for an
+exchange the marshalled row: each end is upshim itself, and nobody else has the socket. A writer that dies is started
+again and is handed what it had not answered; uids see to it that nothing is written twice. When the proxy ends, in
+whatever way, the writer finds the socket closed, writes what has come, and ends too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import marshal
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from captures.errors import StoreError
+from captures.exchange import bodies_held
+from captures.rows import exchange_of, row_of
+from captures.sink import RETRY_AFTER, Item, Lose, Result, Sink
+
+MAX_UNANSWERED = 20_000  # items
+MAX_UNANSWERED_BYTES = 64 << 20
+MAX_BATCH = 500  # items the writer takes at once
+STARTS_WITHIN = 30.0  # seconds
+ENDS_WITHIN = 10.0
+PIECE = 1 << 18
+ROW, OTHER = b"r", b"o"  # kinds of a frame
+GONE = Result(False, "the process that writes the recording is gone")
+
+_LENGTH = struct.Struct("<I")
+Answer = Callable[[Result], None]
+
+
+class Told(NamedTuple):
+    """The results of items, in their order, and how the sink stands after them; `lost` is since the last time."""
+
+    results: Sequence[Result]
+    journal_failed: bool
+    lost: dict[str, int]
+    error: str = ""  # why there is no writer
+
+
+class _Sent(NamedTuple):
+    frame: bytes
+    answer: Answer
+    at: float
+
+
+class WriterLink:
+    """The proxy's end. All of it is for the event loop's thread, and the loop has to be running."""
+
+    def __init__(self, command: Sequence[str], folder: Path, lose: Lose, inherited: Sequence[int] = ()) -> None:
+        """Start `command` with the number of a descriptor behind it, which is the socket to talk over; it gets the
+        descriptors `inherited` too. Raises `StoreError` where it does not come to write the recording in this folder.
+        """
+        self.journal_failed = False
+        self._loop = asyncio.get_running_loop()
+        self._command = command
+        self._folder = folder
+        self._inherited = inherited
+        self._lose = lose
+        self._unanswered: deque[_Sent] = deque()
+        self._unanswered_bytes = 0
+        self._unsent = bytearray()
+        self._flushing = self._writing = False
+        self._proven = False  # whether this writer has ever answered
+        self._starting: asyncio.Future[Any] | None = None
+        self._received = bytearray()
+        self._process, self._socket = self._begin()
+        self._loop.add_reader(self._socket, self._read)
+
+    def send(self, item: Item, answer: Answer) -> None:
+        """Hand over an item; `answer` is called once, from the loop."""
+        frame = framed(item)
+        if (
+            self._process is None
+            or len(self._unanswered) >= MAX_UNANSWERED
+            or self._unanswered_bytes + len(frame) > MAX_UNANSWERED_BYTES
+        ):
+            if item.exchange is not None:
+                self._lose("an exchange: too much waits to be written" if self._process else "exchanges: no writer")
+            answer(GONE)
+            return
+        self._unanswered.append(_Sent(frame, answer, time.monotonic()))
+        self._unanswered_bytes += len(frame)
+        self._unsent += frame
+        if not self._flushing and not self._writing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)  # with what else comes in this turn of the loop
+
+    @property
+    def waiting(self) -> tuple[int, float]:
+        """How many items are not answered, and the age of the oldest in seconds. For any thread."""
+        try:
+            oldest = self._unanswered[0].at
+        except IndexError:
+            return 0, 0.0
+        return len(self._unanswered), time.monotonic() - oldest
+
+    def close(self, timeout: float) -> None:
+        """Have everything written and let the writer end; gives up after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        try:
+            self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+            self._socket.sendall(self._unsent)
+            self._socket.shutdown(socket.SHUT_WR)
+            while data := self._socket.recv(PIECE):
+                self._received += data
+                self._take()
+                self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+        except OSError:
+            pass  # it hangs, or is gone
+        self._socket.close()
+        self._give_up()
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.01, deadline - time.monotonic()))
+            self._process = None
+
+    def _begin(self) -> tuple[subprocess.Popen[bytes] | None, socket.socket]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - ourselves
+                [*self._command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), *self._inherited],
+                start_new_session=True,  # whoever interrupts us in a terminal does not mean the writer
+            )
+        ours.settimeout(STARTS_WITHIN)
+        try:
+            told: Told = receive(ours)
+        except (OSError, EOFError) as error:
+            told = Told((), False, {}, f"the process that writes does not start: {error}")
+        ours.setblocking(False)
+        if told.error:
+            ours.close()
+            process.kill()
+            process.wait()
+            raise StoreError(self._folder, told.error)
+        return process, ours
+
+    def _flush(self) -> None:
+        self._flushing = False
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the reader finds out
+        del self._unsent[:sent]
+        if bool(self._unsent) is not self._writing:
+            self._writing = bool(self._unsent)
+            if self._writing:
+                self._loop.add_writer(self._socket, self._flush)
+            else:
+                self._loop.remove_writer(self._socket)
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._died()
+            return
+        self._received += data
+        self._take()
+
+    def _take(self) -> None:
+        for told in taken(self._received):
+            self._proven = True
+            self.journal_failed = told.journal_failed
+            for what, times in told.lost.items():
+                for _ in range(times):
+                    self._lose(what)
+            for result in told.results:
+                sent = self._unanswered.popleft()
+                self._unanswered_bytes -= len(sent.frame)
+                sent.answer(result)
+
+    def _died(self) -> None:
+        """Have another writer begin with what is not answered; what ends two of them in a row is given up."""
+        self._loop.remove_reader(self._socket)
+        if self._writing:
+            self._loop.remove_writer(self._socket)
+        self._socket.close()
+        self._writing = False
+        self._received.clear()
+        self._unsent.clear()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self.journal_failed = True
+        if self._proven:
+            self._lose("nothing yet: the process that writes has died, another one goes on")
+        else:
+            self._lose("exchanges: the process that writes has died of them")
+            self._give_up()
+        self._loop.call_later(RETRY_AFTER, self._begin_again)
+
+    def _begin_again(self) -> None:
+        self._starting = self._loop.run_in_executor(None, self._begin)
+        self._starting.add_done_callback(self._begun)
+
+    def _begun(self, started: asyncio.Future[Any]) -> None:
+        self._starting = None
+        if started.cancelled():
+            return
+        if (error := started.exception()) is not None:
+            self._lose(f"exchanges: {error}")
+            self._give_up()
+            self._loop.call_later(RETRY_AFTER, self._begin_again)
+            return
+        self._process, self._socket = started.result()
+        self._proven = self.journal_failed = False
+        self._loop.add_reader(self._socket, self._read)
+        self._unsent += b"".join(sent.frame for sent in self._unanswered)
+        self._flush()
+
+    def _give_up(self) -> None:
+        self._unsent.clear()
+        self._unanswered_bytes = 0
+        while self._unanswered:
+            self._unanswered.popleft().answer(GONE)
+
+
+def serve(descriptor: int, open_sink: Callable[[Lose], Sink]) -> None:
+    """The writer: take what comes until the other end is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the other end says when it is over
+    lost: Counter[str] = Counter()
+
+    def lose(what: str) -> None:
+        lost[what] += 1
+
+    with socket.socket(fileno=descriptor) as ours, contextlib.suppress(OSError, EOFError):
+        try:
+            sink = open_sink(lose)
+            sink.bodies.sweep()
+        except (StoreError, OSError) as error:
+            ours.sendall(framed(Told((), False, {}, str(error))))
+            return
+        ours.sendall(framed(Told((), sink.journal_failed, {})))
+        attempt(sink.start, lose)
+        try:
+            for batch in batches(ours):
+                results = attempt(lambda batch=batch: sink.write(batch), lose)  # type: ignore[misc]
+                told = Told(results or [Result(False)] * len(batch), sink.journal_failed, dict(lost))
+                lost.clear()
+                ours.sendall(framed(told))
+        finally:
+            sink.close()
+
+
+def batches(connection: socket.socket) -> Iterator[list[Item]]:
+    """What has come, again and again; ends where the other end is closed. Raises `OSError`."""
+    received = bytearray()
+    while data := connection.recv(PIECE):
+        received += data
+        while batch := taken(received):
+            yield batch
+
+
+def attempt(work: Callable[[], Any], lose: Lose) -> Any:
+    """What comes of it; a fault costs a batch, never the writer."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - as above
+        lose(f"exchanges: {error!r}")
+        return None
+
+
+def framed(message: Item | Told) -> bytes:
+    """A message as it goes over the socket."""
+    data = b""
+    if isinstance(message, Item) and message.exchange is not None:
+        exchange = message.exchange
+        facts = [dict(fact) for fact in exchange.facts]
+        with contextlib.suppress(ValueError):  # a fact of other than plain values
+            # A third of what it takes to pickle an exchange.
+            data = ROW + marshal.dumps((message.uid, row_of(exchange), facts, bodies_held([exchange])))
+    data = data or OTHER + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(data)) + data
+
+
+def _message(data: bytes | bytearray) -> Any:
+    if data[:1] == ROW:
+        uid, row, facts, held = marshal.loads(data[1:])  # noqa: S302 - from ourselves, as what is below
+        return Item(uid, exchange_of(row, facts, "live", 0, held))
+    return pickle.loads(data[1:])  # noqa: S301
+
+
+def taken(received: bytearray, most: int = MAX_BATCH) -> list[Any]:
+    """The first messages that are there in full; they are taken away."""
+    found: list[Any] = []
+    at = 0
+    while len(found) < most and len(received) >= at + _LENGTH.size:
+        start = at + _LENGTH.size
+        end = start + _LENGTH.unpack_from(received, at)[0]
+        if len(received) < end:
+            break
+        found.append(_message(received[start:end]))
+        at = end
+    del received[:at]
+    return found
+
+
+def receive(connection: socket.socket) -> Any:
+    """The next message, and nothing behind it. Raises `OSError`, and `EOFError` where the other end is closed."""
+    received = bytearray()
+    wanted = _LENGTH.size
+    while len(received) < wanted:
+        data = connection.recv(wanted - len(received))
+        if not data:
+            raise EOFError("the other end is closed")
+        received += data
+        if len(received) == _LENGTH.size:
+            wanted += _LENGTH.unpack(received)[0]
+    return taken(received)[0]
