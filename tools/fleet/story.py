@@ -35,7 +35,7 @@ from tools.update_server.rules import Rule, RuleBook
 from tools.update_server.service import UpdateService
 
 TOGETHER = 40  # phones at most that ask at the same moment, where several shims take them
-MOMENTS = 8  # of a day, at least
+MOMENTS = 5  # of a day, at least
 AMIDST = 3  # answers on their way when a shim is killed, or the database is stopped
 IMAGE = 64 << 10  # bytes: the smallest that is taken for firmware
 FAMILIES = {
