@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,8 +66,9 @@ def audit(entries: Iterable[Entry | Fault], store: Store, noted: str | None = No
 
     A journal that was cut together with the store is found by a noted head only. Raises `StoreError`.
     """
-    # The store first: what is committed while the journal is read has its entry behind what we looked for.
-    held = {exchange.index: exchange for exchange in store.exchanges() if to_be_journalled(exchange)}
+    # The store first: what is committed while the journal is read has its entry behind what we looked for. Of each
+    # exchange a digest is kept: recordings grow for months.
+    held = {one.index: _digest(decision_entry(one, "")) for one in store.exchanges() if to_be_journalled(one)}
     found = Audit()
     told: dict[int, str | None] = {}
     heads = {NOTHING}
@@ -88,10 +90,11 @@ def audit(entries: Iterable[Entry | Fault], store: Store, noted: str | None = No
             found.late += bool(entry.get("late"))
             index = entry["exchange"]
             told[index] = None
-            if index in held:
-                told[index] = _difference(entry, decision_entry(held[index], entry["phone"]))
-            else:
+            if index not in held:
                 absent.add(index)
+            elif held[index] != _digest(entry):
+                exchange = next(store.exchanges(after=index - 1))
+                told[index] = _difference(entry, decision_entry(exchange, entry["phone"]))
         elif entry["entry"] == "expired":
             gone = max(gone, entry["through"])
     # Once more: it may have been recorded after the first look.
@@ -105,12 +108,21 @@ def audit(entries: Iterable[Entry | Fault], store: Store, noted: str | None = No
     return found
 
 
+def _digest(entry: Entry) -> bytes:
+    """Of what an entry and its exchange must agree in."""
+    compared = [entry.get(name) for name in COMPARED], _changes(entry)
+    return hashlib.sha256(repr(compared).encode("utf-8", "surrogatepass")).digest()
+
+
+def _changes(entry: Entry) -> list[tuple[str, str, str]]:
+    return [
+        (change["message"], *(f"{change[side]['size']} {change[side]['sha256']}" for side in ("original", "rewritten")))
+        for change in entry["changes"]
+    ]
+
+
 def _difference(entry: Entry, expected: Entry) -> str | None:
     for name in COMPARED:
         if entry.get(name) != expected[name]:
             return f"the store says {name} {expected[name]!r}, the journal {entry.get(name)!r}"
-    ours, theirs = (
-        [(change["message"], change["original"], change["rewritten"]) for change in each["changes"]]
-        for each in (entry, expected)
-    )
-    return None if ours == theirs else "the store holds other changes"
+    return None if _changes(entry) == _changes(expected) else "the store holds other changes"

@@ -2,13 +2,13 @@
 
 Days pass as fast as the machine can: the phones, the update server and its audit log are emulated, the addon, its rules
 and its recording are the real ones. In it are models, revisions and locales no rule is for, phones that lose power or
-their connection in downloads, that loop, that never install, a bad image, a kill switch that is on for half a day, a
-rollout that is widened, and with --record a restart.
+their connection in downloads, that loop, that never install, a bad image, a kill switch that is on for half a day, and
+a rollout that is widened.
 
-With --shims 2 the phones are shared out to shims that are processes of their own, on one PostgreSQL database: a server
-that is started for it, from the binaries of Debian's package. One shim is killed (kill -9) amid traffic and started
-again, later the server is made to crash, and is away for some hours. With --database too it is your server, which is
-left running.
+With --record the shim is a process of its own, which is killed (kill -9) amid traffic and started again. With --shims 2
+the phones are shared out to two of them on one PostgreSQL database: a server that is started for it, from the binaries
+of Debian's package, which later is made to crash, and is away for some hours. With --database too it is your server,
+which is left running.
 
 Exit code 1 says that a limit did not hold, or that a phone was touched that should not have been, or that one did not
 arrive.
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phones", type=int, default=5000, metavar="N", help="size of the fleet (default 5000)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="another fleet (default 1)")
     parser.add_argument("--shims", type=int, default=1, metavar="N", help="shims on one database (default 1, without)")
-    parser.add_argument("--record", action="store_true", help="with a recording, and a restart in the middle")
+    parser.add_argument("--record", action="store_true", help="into a folder")
     parser.add_argument("--database", metavar="URL", help="record into this database, which must be empty")
     parser.add_argument("--json", action="store_true", help="print JSON Lines")
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.shims < 1:
         raise UnusableInput(f"--shims: expected 1 or more, found {args.shims}")
     with tempfile.TemporaryDirectory(prefix="upshim-fleet-") as name, site(args, Path(name)) as where:
-        plan = Plan.of(args.phones, args.seed, least=2 if args.shims == 1 else 5)
+        plan = Plan.of(args.phones, args.seed, least=2 if where.record is None else 5)
         began, cpu = time.perf_counter(), cpu_seconds()
         told = asyncio.run(tell(plan, Path(name), where))
         seconds = {"wall_s": round(time.perf_counter() - began, 1), "cpu_s": round(cpu_seconds() - cpu, 1)}

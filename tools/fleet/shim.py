@@ -16,10 +16,9 @@ from mitmproxy.addons import core
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from captures.exchange import Exchange, Request
-from captures.recording import Recording
+from captures.base_recording import BaseRecording
+from captures.sink import Question, Result
 from proxy_addons.addon import Upshim
-from proxy_addons.flows import moment
 from proxy_addons.replay import feed
 
 State = dict[str, Any]
@@ -65,7 +64,6 @@ class AddonShim:
         self._server = url.hostname or "", url.port or 80
         self._flows: dict[int, http.HTTPFlow] = {}
         self._fetching = False  # whether the beginning of a download may still have to be written
-        self._now = 0.0
         master = Master(Options())
         self._addon = Upshim()
         master.addons.add(core.Core(), self._addon)
@@ -94,7 +92,6 @@ class AddonShim:
         )
         self._flows[number] = passing
         passing.request = asked = http.Request.from_state(request)
-        self._now = asked.timestamp_start
         self._addon.requestheaders(passing)
         feed(asked)
         await self._addon.request(passing)
@@ -105,7 +102,6 @@ class AddonShim:
         """As in `Shim`."""
         passing = self._flows.pop(number)
         passing.response = answer = http.Response.from_state(response)
-        self._now = answer.timestamp_start
         self._addon.responseheaders(passing)
         feed(answer)
         if whole:
@@ -119,18 +115,16 @@ class AddonShim:
     async def settled(self) -> None:
         """As in `Shim`."""
         recording = self._addon.recording
-        if not isinstance(recording, Recording) or not (self._fetching or recording.backlog().exchanges):
+        if not isinstance(recording, BaseRecording) or not (self._fetching or recording.backlog().exchanges):
             return
-        # What was handed over before an exchange is written before it: this one is nobody's.
         self._fetching = False
         loop = asyncio.get_running_loop()
         written = asyncio.Event()
-        now = moment(self._now)
 
-        def acknowledge(_recorded: bool) -> None:
+        def answered(_result: Result) -> None:
             loop.call_soon_threadsafe(written.set)
 
-        recording.add(Exchange("live", 0, "", "", now, now, Request("OPTIONS", "*")), acknowledge)
+        recording.ask(Question("settled"), answered)  # which it is, once that has an answer of whatever kind
         async with asyncio.timeout(WITHIN):
             await written.wait()
 
@@ -138,7 +132,7 @@ class AddonShim:
         """As in `Shim`."""
         recording = self._addon.recording
         async with asyncio.timeout(WITHIN):
-            while isinstance(recording, Recording) and recording.behind:
+            while isinstance(recording, BaseRecording) and recording.behind:
                 await asyncio.sleep(0.01)
 
     async def reload(self) -> None:

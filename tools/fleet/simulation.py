@@ -68,7 +68,7 @@ class Simulation:
         self.fetched: list[Fetched] = []
         self.unanswered: list[datetime] = []  # when a check had no answer
         self.answered = 0
-        self._front = front
+        self.front = front
         self._under_way: list[Transfer] = []
         self._heap: list[tuple[datetime, int, Happening]] = []
         self._numbers = itertools.count()
@@ -94,7 +94,7 @@ class Simulation:
             while self._heap and self._heap[0][0] == now:
                 happenings.append(heapq.heappop(self._heap)[2])
             await asyncio.gather(*(happening() for happening in happenings))
-            await self._front.settled()
+            await self.front.settled()
             for transfer in [one for one in self._under_way if one.passing.shim.gone]:
                 self.at(now, self._arrival(transfer))
         self.clock.now = until
@@ -130,12 +130,12 @@ class Simulation:
 
     async def _ask(self, phone: FleetPhone, life: Steps, action: Post | Get) -> None:
         try:
-            passing = await self._front.begin(action, phone.member.address)
+            passing = await self.front.begin(action, phone.member.address)
         except ShimGone:
             await self._told(phone, life, action, BROKEN)
             return
         if isinstance(action, Post):
-            await self._told(phone, life, action, await self._front.end(passing))
+            await self._told(phone, life, action, await self.front.end(passing))
             return
         image = action.url.endswith(".nbt")
         takes = IMAGE_TAKES if image else CATALOG_TAKES
@@ -165,7 +165,7 @@ class Simulation:
 
     async def _arrived(self, transfer: Transfer) -> None:
         phone, fetched = transfer.phone, transfer.fetched
-        reply = await self._front.end(transfer.passing, 0.5 if transfer.breaks else 1)
+        reply = await self.front.end(transfer.passing, 0.5 if transfer.breaks else 1)
         if reply.wininet:
             fetched.end, fetched.complete = self.clock.now, False
         if transfer.breaks:

@@ -1,6 +1,7 @@
-"""What happens to the fleet: the server, the rules and when they change, the kill switch, a restart of the proxy.
+"""What happens to the fleet: the server, the rules and when they change, the kill switch.
 
-Or several shims on one database, which are killed in turn, and the database is stopped for a while.
+A shim that records is a process of its own, which is killed amid traffic and started again; several of them share a
+database, which crashes and is away for a while.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tools.update_server.rules import Rule, RuleBook
 from tools.update_server.service import UpdateService
 
 TOGETHER = 40  # phones at most that ask at the same moment, where several shims take them
-MOMENTS = 8  # of a day, at least
+MOMENTS = 5  # of a day, at least
 AMIDST = 3  # answers on their way when a shim is killed, or the database is stopped
 IMAGE = 64 << 10  # bytes: the smallest that is taken for firmware
 FAMILIES = {
@@ -63,8 +64,8 @@ class Plan:
     minimum: int = 5  # ip8540
     killed: tuple[float, float] = (1.0, 1.5)
     everybody: float = 2.5
-    restart: float = 3.0  # of the only shim; where there are several, the first is killed, and started again at
-    back: float = 3.4
+    kill: float = 3.0  # the first shim
+    dead: float = 0.4  # for so long
     away: tuple[float, float] = (4.0, 4.3)  # the database
     days: float = 9.0
     window: tuple[int, int] | None = (20, 8)  # hours, UTC, of cx500
@@ -138,7 +139,7 @@ class Told:
     disturbed: Set[str] = frozenset()  # phones whose download a proxy may have taken into its grave
     answered: int = 0  # checks
     unanswered: Sequence[datetime] = ()
-    graves: list[datetime] = field(default_factory=list)  # when a shim was killed
+    down: list[tuple[datetime, datetime]] = field(default_factory=list)  # while nobody was there to answer
     away: list[datetime] = field(default_factory=list)  # when the database went, and when it was back
     recorded: int | None = None  # checks
     journal: Sequence[str] = ()  # what is wrong with it
@@ -146,9 +147,9 @@ class Told:
 
 @dataclass(slots=True)
 class Site:
-    """What stands between phones and server: one shim in this process, or several of their own on one database.
+    """What stands between phones and server: shims, and where they record, a folder or a database.
 
-    `database` is its server, where it may be stopped.
+    `database` is the database's server, where it may be stopped.
     """
 
     shims: int = 1
@@ -171,17 +172,10 @@ class Shims:
         settings = {"rules": str(folder / "rules.toml"), "kill_switch": str(folder / "stop")}
         if self._site.record is not None:
             settings |= {"record": self._site.record, "state": str(folder / f"state-{number}")}
-        if self._site.shims > 1:
             return await ShimProcess.start(folder / f"shim-{number}.log", self._upstream, **settings)
         shim = AddonShim(self._upstream, **settings)
         await shim.ready()
         return shim
-
-    async def restart(self) -> None:
-        """End the only one, and start another on the same recording."""
-        if self._site.record is not None:  # what is only in memory would be forgotten
-            await self.all[0].close()
-            self.all[0] = await self.start(0)
 
     async def start_again(self) -> None:
         """Start the one that was killed."""
@@ -228,11 +222,11 @@ async def tell(plan: Plan, folder: Path, site: Site | None = None) -> Told:
             front = Front(server, clock, shims.all)
             members = list(populate(plan.phones, plan.seed))
             # Where the phones believe to ask, and where offers point: everything goes through the shims.
-            together = min(TOGETHER, plan.phones // MOMENTS) if site.shims > 1 else 1
+            together = 1 if site.record is None else min(TOGETHER, plan.phones // MOMENTS)
             simulation = Simulation(front, server.url, members, clock, plan.seed, together)
             first, last, everybody = (begin + day * DAY for day in (*plan.killed, plan.everybody))
             told = Told(plan, [], simulation.phones, simulation.fetched, (first, last), everybody)
-            for day, turn in turns(plan, site, folder, shims, front, told):
+            for day, turn in turns(plan, site, folder, shims, simulation, told):
                 simulation.at(begin + day * DAY, turn)
             await simulation.run(begin + plan.days * DAY)
     told.rows = audit_rows(folder)
@@ -253,7 +247,7 @@ def checks_in(store: Store) -> int:
 
 
 def turns(
-    plan: Plan, site: Site, folder: Path, shims: Shims, front: Front, told: Told
+    plan: Plan, site: Site, folder: Path, shims: Shims, simulation: Simulation, told: Told
 ) -> Iterator[tuple[float, Happening]]:
     """What happens beside the phones' doings, and on which day."""
     switch = folder / "stop"
@@ -271,21 +265,24 @@ def turns(
 
     async def kill() -> None:
         def now() -> None:
-            told.graves.append(front.clock.now)
+            grave = simulation.clock.now
+            back = grave + plan.dead * DAY
+            told.down.append((grave, grave if site.shims > 1 else back))
             shims.kill()
+            simulation.at(back, shims.start_again)
 
-        front.amidst(AMIDST, 0, now)
+        simulation.front.amidst(AMIDST, 0, now)
 
-    async def stop_database() -> None:
+    async def crash_database() -> None:
         def now() -> None:
-            told.away.append(front.clock.now)
+            told.away.append(simulation.clock.now)
             if database is not None:
                 database.stop(signal.SIGQUIT)
 
-        front.amidst(AMIDST, 0, now)
+        simulation.front.amidst(AMIDST, 0, now)
 
     async def start_database() -> None:
-        told.away.append(front.clock.now)
+        told.away.append(simulation.clock.now)
         if database is not None:
             database.start()
         await shims.caught_up()
@@ -293,11 +290,8 @@ def turns(
     yield plan.killed[0], stop
     yield plan.killed[1], start
     yield plan.everybody, widen
-    if site.shims > 1:
-        yield plan.restart, kill
-        yield plan.back, shims.start_again
-    else:
-        yield plan.restart, shims.restart
+    if site.record is not None:
+        yield plan.kill, kill
     if database is not None:
-        yield plan.away[0], stop_database
+        yield plan.away[0], crash_database
         yield plan.away[1], start_database

@@ -141,8 +141,9 @@ class Verdict:
                 yield f"{mac} is on {one.version}, the server heard {version_of(row)} last"
 
     def answers(self) -> Iterator[str]:
-        """Every check is answered, but for those in flight when a shim is killed."""
-        lost = [at for at in self.told.unanswered if at not in self.told.graves]
+        """Every check is answered, but for those in flight when a shim is killed, and while the only one is dead."""
+        down = self.told.down
+        lost = [at for at in self.told.unanswered if not any(first <= at <= last for first, last in down)]
         if lost:
             yield f"{len(lost)} checks had no answer, the first at {lost[0]}"
 

@@ -107,8 +107,10 @@ class Front:
 
     def _shim_of(self, address: str) -> Shim:
         first = crc32(address.encode()) % len(self._shims)
-        there = [shim for shim in (*self._shims[first:], *self._shims[:first]) if not shim.gone]
-        return there[0]
+        for shim in (*self._shims[first:], *self._shims[:first]):
+            if not shim.gone:
+                return shim
+        raise ShimGone
 
     def _request(self, action: Post | Get) -> mitm.Request:
         now = self.clock.now.timestamp()

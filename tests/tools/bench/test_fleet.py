@@ -19,7 +19,7 @@ def test_a_fleet_that_is_too_small_is_refused(capsys: pytest.CaptureFixture[str]
 def test_the_verdict_is_printed_and_is_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = Plan(20, killed=(0.1, 0.2), everybody=0.3, restart=0.4, days=0.5)
+    short = Plan(20, killed=(0.1, 0.2), everybody=0.3, days=0.5)
     monkeypatch.setattr(fleet, "FEWEST", 1)
     monkeypatch.setattr(Plan, "of", lambda _phones, _seed, least: short)
     assert main(["bench", "fleet", "--phones", "20", "--json"]) == 1  # in half a day nobody gets there

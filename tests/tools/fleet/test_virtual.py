@@ -26,27 +26,28 @@ def test_the_rules_hold_and_everyone_eligible_arrives(tmp_path: Path) -> None:
     assert counts["rewritten_rows"] != 0
 
 
-def test_the_same_over_a_restart_with_what_is_recorded(tmp_path: Path) -> None:
-    verdict = Verdict(
-        asyncio.run(
-            tell(replace(Plan.of(PHONES or 25, seed=2), minimum=2), tmp_path, Site(record=str(tmp_path / "recording")))
-        )
-    )
+def test_the_same_over_kill_9_with_what_is_recorded(tmp_path: Path) -> None:
+    plan = replace(Plan.of(PHONES or 50, seed=2, least=5), minimum=2, days=9.0 if PHONES else 6.0)
+    told = asyncio.run(tell(plan, tmp_path, Site(record=str(tmp_path / "recording"))))
+    verdict = Verdict(told)
     assert verdict.wrong == []
+    assert verdict.summary()["arrived"] == verdict.summary()["eligible"]
+    assert told.unanswered, "it was killed amid traffic"
 
 
 def test_two_shims_on_one_database(tmp_path: Path) -> None:
     """One is killed amid traffic and started again, then the database crashes, and is away for a while."""
-    plan = Plan.of(PHONES or 100, seed=3, least=5)
+    plan = Plan.of(PHONES or 50, seed=3, least=5)
     if not PHONES:
-        plan = replace(plan, killed=(0.4, 0.8), everybody=1.2, restart=2.0, back=2.3, away=(3.0, 3.3), days=5.5)
+        short = replace(plan, minimum=2, killed=(0.4, 0.8), everybody=1.2, kill=1.6)
+        plan = replace(short, away=(2.6, 2.9), days=4.5)
     with postgres_server() as server:
         site = Site(2, server.new_database().secret, server)
         told = asyncio.run(tell(plan, tmp_path, site))
     verdict = Verdict(told)
     assert verdict.wrong == []
     assert verdict.summary()["arrived"] == verdict.summary()["eligible"]
-    assert len(told.graves) == 1
+    assert len(told.down) == 1
     assert told.unanswered, "it was killed amid traffic"
     assert len(told.away) == 2
 
@@ -55,9 +56,7 @@ def test_the_verdict_sees_what_the_interlocks_prevent(tmp_path: Path, monkeypatc
     monkeypatch.setattr(interlocks, "INTERLOCKS", ())
     monkeypatch.setattr(policy, "mismatch", lambda _rule, _phone: None)
     monkeypatch.setattr("proxy_addons.rule_index.identity_of_phone", lambda _phone: CX700)
-    verdict = Verdict(
-        asyncio.run(tell(replace(Plan.of(100), killed=(0.3, 0.5), everybody=0.6, restart=0.7, days=0.8), tmp_path))
-    )
+    verdict = Verdict(asyncio.run(tell(replace(Plan.of(100), killed=(0.3, 0.5), everybody=0.6, days=0.8), tmp_path)))
     seen = {what.partition(":")[0] for what in verdict.wrong}
     assert seen >= {"strangers", "percentage", "concurrent", "kill_switch", "failed", "ends"}
 
