@@ -1,16 +1,17 @@
 """The proxy beside direct access, nginx, HAProxy and mitmdump: speed, latency, downloads, memory.
 
 Everything runs in one go, on the loopback interface: in each round every program takes its turn with update checks
-over 8 connections that are kept, over new connections (4 at once), and six downloads; the medians of the rounds are
-printed.
+over 8 connections that are kept, then over new ones (4 at once); then all take turns with downloads, six each. The
+medians of the rounds are printed.
 
 - upshim with rules rewrites and records every check, each with a reservation: the hardest case. In the mixed fleet the
   rules want one phone of 25; the others' checks are decoded, decided on and recorded.
 - "CPU" is the program's own CPU time per check, with all its processes and with what it does afterwards, until it is
   quiet: a busy machine distorts it least. "load" is the generator's share of a core: near 100 it is what limits.
 - Downloads are fetched by a client of our own: three times it hashes (SHA-256) what it gets, as one does who checks
-  it, and three times it only takes the bytes, which nobody does, but shows more of the proxy. First bytes are of all
-  six, each over a new connection, counted from connecting.
+  it, and three times it only takes the bytes, which nobody does, but shows more of the proxy. "x direct" compares
+  hashed ones with the direct one of the same moment. First bytes are of all six, each over a new connection, counted
+  from connecting.
 - The nginx and HAProxy by themselves are tuned as the printed ones are; in front of two upshims, HAProxy has the
   configuration that `upshim deploy haproxy` prints.
 
@@ -29,7 +30,7 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,24 +43,31 @@ from tools.bench.proxy_targets import Target, Usage, backend, targets
 from tools.options import above_zero
 
 CONNECTIONS, NEW_CONNECTIONS, DOWNLOADS = 8, 4, 3
-PLAIN, OURS, FRONT, DIRECT = "mitmdump", "upshim, rules and recording", "HAProxy + 2 upshims", "direct"
+PLAIN, OURS, FRONT = "mitmdump", "upshim, rules and recording", "HAProxy + 2 upshims"
 AT_LEAST, FIRMWARE_AT_LEAST = 1.5, 0.9  # times mitmdump; times direct
 FIRST_BYTE, MEMORY = 10.0, 150e6  # milliseconds, bytes
 
 
-class Turn(NamedTuple):
-    """One turn of one program."""
+class Checks(NamedTuple):
+    """One turn of one program with update checks."""
 
     checks_per_s: float
     p50: float
     p99: float
     connections_per_s: float
-    mb_per_s: float  # hashed by the client
-    mb_taken_per_s: float  # only taken
-    first_byte: float
     cpu_ms: float  # per check
     busy_after: float  # seconds that it still worked when the last check had its answer
     load_busy: float  # the generator's share of a core
+    failed: int
+
+
+class Files(NamedTuple):
+    """One turn of one program with two downloads."""
+
+    mb_per_s: float  # hashed by the client
+    mb_taken_per_s: float  # only taken
+    of_direct: float  # the hashed one, beside that of the same moment without a proxy
+    first_byte: float
     failed: int
 
 
@@ -79,12 +87,16 @@ def run(args: argparse.Namespace) -> int:
         scripts(Path(name))
         contenders = list(targets(starter, port))
         sha256 = download(port).sha256
-        turns: dict[str, list[Turn]] = {}
+        there = [target for target in contenders if target.installed]
+        checks: dict[str, list[Checks]] = {target.name: [] for target in there}
+        files: dict[str, list[Files]] = {target.name: [] for target in there}
         for _ in range(args.rounds):
-            for target in contenders:
-                if target.installed:
-                    turns.setdefault(target.name, []).append(turn(target, args.seconds, Path(name), sha256))
-        results = [summary(target, turns.get(target.name, [])) for target in contenders]
+            for target in there:
+                checks[target.name].append(check_turn(target, args.seconds, Path(name)))
+            for _ in range(DOWNLOADS):
+                for program, took in file_turns(there, sha256):
+                    files[program].append(took)
+        results = [summary(target, checks.get(target.name, []), files.get(target.name, [])) for target in contenders]
     missed = list(bars({result["program"]: result for result in results}))
     setting = {"generator": generator(), "server": server, "rounds": args.rounds, "download_mb": args.download}
     setting |= {"cores": os.cpu_count(), "python": platform.python_version(), "mitmproxy": version("mitmproxy")}
@@ -99,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
-def turn(target: Target, seconds: float, folder: Path, sha256: str) -> Turn:
-    """One turn: checks, new connections, downloads of the file with this hash."""
+def check_turn(target: Target, seconds: float, folder: Path) -> Checks:
+    """One turn with checks over connections that are kept, and over new ones."""
     usage = Usage(target.processes)
     keep, close = ("mixed", "mixed-close") if target.mixed else ("keep", "close")
     load(target.port, CONNECTIONS, 1, folder, keep)  # warm
@@ -111,50 +123,66 @@ def turn(target: Target, seconds: float, folder: Path, sha256: str) -> Turn:
     cpu = usage.cpu() - before
     new = load(target.port, NEW_CONNECTIONS, seconds, folder, close)
     usage.settle()
-    hashed = [download(target.port) for _ in range(DOWNLOADS)]
-    taken = [download(target.port, hashing=False) for _ in range(DOWNLOADS)]
-    return Turn(
+    return Checks(
         kept.requests / kept.seconds,
         kept.p50,
         kept.p99,
         new.requests / new.seconds,
-        statistics.median(one.mb_per_s for one in hashed),
-        statistics.median(one.mb_per_s for one in taken),
-        statistics.median(one.first_byte for one in hashed + taken),
         cpu * 1000 / max(1, kept.requests),
         busy_after,
         kept.busy,
-        kept.failed + new.failed + sum(one.sha256 != sha256 for one in hashed),
+        kept.failed + new.failed,
     )
 
 
-def summary(target: Target, turns: list[Turn]) -> dict[str, Any]:
+def file_turns(targets: Sequence[Target], sha256: str) -> Iterator[tuple[str, Files]]:
+    """A turn of everybody with the file of this hash; the first target is the server itself, the last its neighbour."""
+    direct, *others = targets
+    hashed = {target.name: download(target.port) for target in (*others, direct)}
+    taken = {target.name: download(target.port, hashing=False) for target in (*others, direct)}
+    for name, one in hashed.items():
+        firsts = (one.first_byte, taken[name].first_byte)
+        of_direct = one.mb_per_s / hashed[direct.name].mb_per_s
+        rates = one.mb_per_s, taken[name].mb_per_s, of_direct
+        yield name, Files(*rates, statistics.fmean(firsts), int(one.sha256 != sha256))
+
+
+def summary(target: Target, checks: Sequence[Checks], files: Sequence[Files]) -> dict[str, Any]:
     """The medians of a program, and its memory at the end."""
-    if not turns:
+    if not checks:
         return {"program": target.name, "installed": False}
     usage = Usage(target.processes)
-    medians = {name: statistics.median(getattr(one, name) for one in turns) for name in Turn._fields[:-1]}
-    rates = [one.checks_per_s for one in turns]
+    rates = [one.checks_per_s for one in checks]
     return {
         "program": target.name,
         "installed": True,
-        **{name: round(value, 3) for name, value in medians.items()},
+        **medians(checks),
+        **medians(files),
         "spread": [round(min(rates)), round(max(rates))],
-        "failed": sum(one.failed for one in turns),
+        "failed": sum(one.failed for one in checks) + sum(one.failed for one in files),
         "memory": usage.memory() or None,
         "peak": usage.memory("VmHWM") or None,
         "processes": len(usage.pids),
     }
 
 
+def medians(turns: Sequence[Checks] | Sequence[Files]) -> dict[str, float]:
+    """The median of each number."""
+    return {
+        name: round(statistics.median(numbers), 3)
+        for name, numbers in zip(turns[0]._fields, zip(*turns, strict=True), strict=True)
+        if name != "failed"
+    }
+
+
 def bars(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     """The bars that are missed, in words. What is not installed sets none."""
-    ours, plain, direct = results[OURS], results[PLAIN], results[DIRECT]
+    ours, plain = results[OURS], results[PLAIN]
     if plain["installed"] and ours["checks_per_s"] < AT_LEAST * plain["checks_per_s"]:
         yield f"{ours['checks_per_s'] / plain['checks_per_s']:.2f} times mitmdump, wanted {AT_LEAST}"
     front = results[FRONT]
-    if front["installed"] and (share := front["mb_per_s"] / direct["mb_per_s"]) < FIRMWARE_AT_LEAST:
-        yield f"firmware through HAProxy {share:.2f} of direct, wanted {FIRMWARE_AT_LEAST}"
+    if front["installed"] and front["of_direct"] < FIRMWARE_AT_LEAST:
+        yield f"firmware through HAProxy {front['of_direct']:.2f} of direct, wanted {FIRMWARE_AT_LEAST}"
     if ours["first_byte"] > FIRST_BYTE:
         yield f"first byte after {ours['first_byte']:.1f} ms, wanted {FIRST_BYTE:g}"
     if ours["peak"] > MEMORY:
@@ -174,7 +202,7 @@ def show(results: list[dict[str, Any]], setting: dict[str, Any]) -> None:
     table = Table(title=title, caption=files)
     table.add_column("program", no_wrap=True)
     columns = ("checks/s", "x mitmdump", "p50/p99 ms", "CPU ms", "load %", "new conn/s")
-    for name in (*columns, "MB/s", "first byte ms", "RSS/peak MB"):
+    for name in (*columns, "MB/s", "x direct", "first byte ms", "RSS/peak MB"):
         table.add_column(name, justify="right", no_wrap=True)
     plain = next(result for result in results if result["program"] == PLAIN)
     for one in results:
@@ -191,7 +219,8 @@ def show(results: list[dict[str, Any]], setting: dict[str, Any]) -> None:
             f"{one['load_busy']:.0%}".removesuffix("%"),
             f"{one['connections_per_s']:,.0f}",
             f"{one['mb_per_s']:,.0f}/{one['mb_taken_per_s']:,.0f}",
+            f"{one['of_direct']:.2f}",
             f"{one['first_byte']:.1f}",
             memory,
         )
-    Console(width=None if Console().is_terminal else 150).print(table)
+    Console(width=None if Console().is_terminal else 160).print(table)

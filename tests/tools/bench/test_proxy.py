@@ -16,9 +16,11 @@ from proxy_addons.rewriter import phone_of
 from proxy_addons.rules import Rules
 from tests.servers import Received, message, serving
 from tools.bench import checks
-from tools.bench.proxy import bars
+from tools.bench.proxy import Checks, bars, file_turns, summary
 from tools.bench.proxy_load import KINDS, download, run_own
-from tools.bench.soak import Look, judge, settled, summary, trend
+from tools.bench.proxy_targets import Target
+from tools.bench.soak import Look, judge, settled, trend
+from tools.bench.soak import summary as soak_summary
 from tools.bench.soak_phones import Phones
 
 FILE = bytes(1000) * 1000
@@ -89,16 +91,16 @@ def test_a_leak_is_told_from_noise() -> None:
     leak = [one._replace(heap=one.heap + int(one.at) * 200_000) for one in noise]
     warming = [one._replace(heap=one.heap + min(100, int(one.at)) * 200_000) for one in noise]
     for looks in (noise, warming):
-        quiet = summary(phones, looks, 240)
+        quiet = soak_summary(phones, looks, 240)
         assert judge(phones, quiet, looks[0], looks[0], 12) == []
         assert abs(quiet["heap_growth"][0]) < quiet["heap_growth"][1]
-    found = summary(phones, leak, 240)
+    found = soak_summary(phones, leak, 240)
     assert found["heap_bytes_per_check"][0] == pytest.approx(2000, abs=found["heap_bytes_per_check"][1])
     assert found["heap_mb_per_hour"][0] == pytest.approx(720, abs=found["heap_mb_per_hour"][1])
     assert judge(phones, found, leak[0], leak[0], 12)[0].startswith("the heap grew by 2")
     more = noise[0]._replace(descriptors=40)
     assert not settled(noise[0], more)
-    assert "40 descriptors" in judge(phones, summary(phones, noise, 240), noise[0], more, 12)[0]
+    assert "40 descriptors" in judge(phones, soak_summary(phones, noise, 240), noise[0], more, 12)[0]
 
 
 def test_a_line_and_how_far_it_may_be_off() -> None:
@@ -109,14 +111,26 @@ def test_a_line_and_how_far_it_may_be_off() -> None:
     assert line == pytest.approx((1 / 33, 2.306 * (2.4242424 / 8 / 82.5) ** 0.5))
 
 
+def test_a_download_is_compared_with_the_direct_one_of_the_same_moment() -> None:
+    with serving(update_server) as server, serving(lambda _request: iter([message(FILE[:-1])])) as other:
+        targets = [Target("direct", server.port), Target("same", server.port), Target("spoilt", other.port)]
+        turns = dict(file_turns(targets, hashlib.sha256(FILE).hexdigest()))
+    assert turns["direct"].of_direct == 1
+    assert turns["same"].of_direct == turns["same"].mb_per_s / turns["direct"].mb_per_s
+    assert [turn.failed for turn in turns.values()] == [0, 1, 0]  # same, spoilt, direct
+    told = summary(targets[1], [Checks(3, 1, 2, 1, 1, 0, 0.1, 1), Checks(1, 1, 2, 1, 1, 0, 0.1, 0)], [turns["same"]])
+    assert (told["checks_per_s"], told["failed"], told["spread"]) == (2, 1, [1, 3])
+    assert told["first_byte"] == round(turns["same"].first_byte, 3)
+
+
 def test_bars_are_for_what_is_installed() -> None:
-    good = {"installed": True, "checks_per_s": 1000.0, "mb_per_s": 1000.0, "first_byte": 2.0, "peak": 90e6, "failed": 0}
+    good = {"installed": True, "checks_per_s": 1000.0, "of_direct": 1.0, "first_byte": 2.0, "peak": 90e6, "failed": 0}
     names = ("direct", "mitmdump", "upshim, rules and recording", "HAProxy + 2 upshims")
     results: dict[str, dict[str, Any]] = {name: dict(good, program=name) for name in names}
     results["mitmdump"]["checks_per_s"] = 500.0
     assert list(bars(results)) == []
     results["mitmdump"]["checks_per_s"] = 900.0
-    results[names[3]]["mb_per_s"] = 800.0
+    results[names[3]]["of_direct"] = 0.8
     assert len(list(bars(results))) == 2
     for name in (names[1], names[3]):
         results[name] = {"program": name, "installed": False}
