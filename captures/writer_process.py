@@ -32,8 +32,7 @@ from captures.sink import RETRY_AFTER, Item, Lose, Result, Sink
 MAX_UNANSWERED = 20_000  # items
 MAX_UNANSWERED_BYTES = 64 << 20
 MAX_BATCH = 500  # items the writer takes at once
-STARTS_WITHIN = 30.0  # seconds
-ENDS_WITHIN = 10.0
+STARTS_WITHIN = 600.0  # seconds: it may have to bring a recording of an older version up to date
 PIECE = 1 << 18
 ROW, OTHER = b"r", b"o"  # kinds of a frame
 GONE = Result(False, "the process that writes the recording is gone")
@@ -74,6 +73,7 @@ class WriterLink:
         self._unanswered_bytes = 0
         self._unsent = bytearray()
         self._flushing = self._writing = False
+        self._closed = False
         self._proven = False  # whether this writer has ever answered
         self._starting: asyncio.Future[Any] | None = None
         self._received = bytearray()
@@ -83,17 +83,16 @@ class WriterLink:
     def send(self, item: Item, answer: Answer) -> None:
         """Hand over an item; `answer` is called once, from the loop."""
         frame = framed(item)
-        if (
-            self._process is None
-            or len(self._unanswered) >= MAX_UNANSWERED
-            or self._unanswered_bytes + len(frame) > MAX_UNANSWERED_BYTES
-        ):
+        full = len(self._unanswered) >= MAX_UNANSWERED or self._unanswered_bytes + len(frame) > MAX_UNANSWERED_BYTES
+        if full or self._closed:
             if item.exchange is not None:
-                self._lose("an exchange: too much waits to be written" if self._process else "exchanges: no writer")
+                self._lose("an exchange: too much waits to be written")
             answer(GONE)
             return
         self._unanswered.append(_Sent(frame, answer, time.monotonic()))
         self._unanswered_bytes += len(frame)
+        if self._process is None:
+            return  # the next writer begins with it
         self._unsent += frame
         if not self._flushing and not self._writing:
             self._flushing = True
@@ -121,6 +120,10 @@ class WriterLink:
     def close(self, timeout: float) -> None:
         """Have everything written and let the writer end; gives up after `timeout` seconds."""
         deadline = time.monotonic() + timeout
+        self._closed = True
+        if self._process is None:
+            self._give_up()
+            return
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         try:
@@ -135,10 +138,9 @@ class WriterLink:
             pass  # it hangs, or is gone
         self._socket.close()
         self._give_up()
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(max(0.01, deadline - time.monotonic()))
-            self._process = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.01, deadline - time.monotonic()))
+        self._process = None
 
     def _begin(self) -> tuple[subprocess.Popen[bytes] | None, socket.socket]:
         ours, theirs = socket.socketpair()
@@ -164,6 +166,8 @@ class WriterLink:
 
     def _flush(self) -> None:
         self._flushing = False
+        if self._process is None:
+            return
         try:
             sent = self._socket.send(self._unsent)
         except BlockingIOError:

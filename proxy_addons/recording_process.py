@@ -1,4 +1,4 @@
-"""The process that writes a folder's recording for the proxy: `python -m proxy_addons.recording_process ...`."""
+"""The process that writes a folder's recording for the proxy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from captures.privacy import Stored
 from captures.sink import Lose, Sink
 from captures.writer_process import serve
 
-COMMAND: Sequence[str] = (sys.executable, "-m", "proxy_addons.recording_process")
+ROOT = Path(__file__).resolve().parent.parent  # for a mitmproxy that was started elsewhere with our script
+RUN = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {__name__} import main; main(sys.argv[1:])"
+COMMAND: Sequence[str] = (sys.executable, "-c", RUN)
 
 
 def command(folder: Path, setting: Stored) -> Sequence[str]:
@@ -32,7 +34,3 @@ def main(arguments: Sequence[str]) -> None:
         return FolderSink(Path(folder), cast(Stored, setting), projection, lose, ANSWERS)
 
     serve(int(descriptor), open_sink)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -6,9 +6,11 @@ way with are forgotten here again, the one not heard of for longest first; they 
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 from captures.rows import moment_of
+from dissectors import DissectError
 from proxy_addons.census import Census
 from proxy_addons.history import OFFER_LEASE, Histories, Offered, PhoneHistory
 from proxy_addons.history_rows import from_row
@@ -40,14 +42,15 @@ class SoleHistories(Histories):
     """What is known of the fleet, and of the phones that were heard of."""
 
     def __init__(self, fleet: Fleet, census: Census) -> None:
-        """Raises `KeyError`, `TypeError`, `ValueError`, `DissectError` for what is no fleet."""
         super().__init__()
         self.census = census
         promised: dict[str, Promised] = {}
         for one in fleet.promised:
             promised.setdefault(one[0], []).append(one)
         for identity, row in fleet.phones:
-            self.recall(identity, Recalled(row, promised.get(identity, [])))
+            # What another version has written there is an error for that phone, when it asks.
+            with contextlib.suppress(KeyError, TypeError, ValueError, DissectError):
+                self.recall(identity, Recalled(row, promised.get(identity, [])))
         for identity, rule, granted, until in fleet.places:
             self._places.take(identity, rule, moment_of(until), moment_of(granted))
         for path, at, worked in fleet.outcomes:
@@ -63,7 +66,7 @@ class SoleHistories(Histories):
         return identity in self._phones
 
     def recall(self, identity: str, recalled: Recalled) -> None:
-        """A phone is heard of."""
+        """A phone is heard of. Raises as `from_row` does."""
         if identity in self._phones:
             return
         phone = PhoneHistory(identity) if recalled.history is None else from_row(identity, recalled.history)

@@ -210,7 +210,7 @@ def test_a_fault_in_the_writer_costs_its_batch_only(tmp_path: Path) -> None:
     ("command", "complaint"),
     [
         (["-c", "raise SystemExit"], "does not start"),
-        (["-m", "proxy_addons.recording_process", "/dev/null/rec", "full"], "cannot record here"),
+        ([*recording_process.COMMAND[1:], "/dev/null/rec", "full"], "cannot record here"),
     ],
 )
 def test_a_writer_that_does_not_start_is_one_line(tmp_path: Path, command: list[str], complaint: str) -> None:
