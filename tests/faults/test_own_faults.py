@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -228,6 +229,32 @@ def test_a_full_disk(server: Server, rules: Path, tmp_path: Path) -> None:
         until(lambda: body_of(exchange(proxy.port, CHECK)) == answer_body() and told_zero(server))
         proxy.kill()
     assert recorded(record)[: len(before)] == before
+
+
+def test_the_process_that_writes_the_recording_is_killed(server: Server, rules: Path, tmp_path: Path) -> None:
+    record = tmp_path / "rec"
+    asked = 0
+
+    def ask() -> bool:
+        """Whether the check was rewritten; the answer is the server's either way."""
+        nonlocal asked
+        asked += 1
+        assert (
+            body_of(exchange(proxy.port, check_request(body=check_body(mac=f"0004F20003{asked:02d}")))) == answer_body()
+        )
+        return told_zero(server)
+
+    with running("upshim", server.url, tmp_path / "s", rules=rules, record=record, admin="127.0.0.1:0") as proxy:
+        assert ask()
+        _, writer = family(proxy.process.pid)
+        os.kill(writer, signal.SIGKILL)
+        until(lambda: not Path("/proc", str(writer)).exists())
+        assert not ask()  # what could not be told later is not done
+        assert body_of(exchange(proxy.port, FIRMWARE)) == IMAGE
+        until(ask)
+        assert b"another one goes on" in proxy.log
+    assert len(recorded(record)) == asked + 1
+    assert len({one.client for one in recorded(record)}) == asked + 1
 
 
 def test_a_recording_that_is_taken_away(server: Server, rules: Path, tmp_path: Path) -> None:
