@@ -16,7 +16,6 @@ from captures.base_recording import (
     BaseRecording,
     Handed,
     Observer,
-    StreamedBody,
     new_uid,
 )
 from captures.database_url import Place
@@ -126,6 +125,3 @@ class Recording(BaseRecording):
             if result.done and one.item.exchange is not None:
                 self._committed_one(one.item.exchange)
                 self._observe(one.item.exchange)
-
-
-__all__ = ["Recording", "StreamedBody", "new_uid"]

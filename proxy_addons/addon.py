@@ -21,18 +21,13 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from captures.base_recording import BaseRecording, Recorder
-from captures.database_url import DatabaseUrl, place_of
 from captures.errors import StoreError
 from captures.exchange import Exchange
-from captures.folder_lock import FolderLock
-from captures.live_recording import LiveRecording
 from captures.pcap_mirror import PcapMirror
-from captures.privacy import STORED, Stored
-from captures.retention import Keep
-from dissectors import DissectError
+from captures.privacy import STORED
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
-from proxy_addons import phone_events, recording_process
+from proxy_addons import phone_events
 from proxy_addons.answers import Answers, within
 from proxy_addons.check import Check
 from proxy_addons.failures import Failures, fail_open, fail_open_async
@@ -44,10 +39,12 @@ from proxy_addons.history import Histories
 from proxy_addons.kill_switch import KillSwitch
 from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
+from proxy_addons.open_recording import open_recording
 from proxy_addons.package_watch import PackageWatch
 from proxy_addons.policy import NO_EDITS
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
-from proxy_addons.rules import HeaderEdits, Rules, RulesError
+from proxy_addons.rewriter_files import Stamps, load_rewriter, reason, stamps
+from proxy_addons.rules import HeaderEdits, Rules
 from proxy_addons.streams import Hold, Tee
 from proxy_addons.upstreams import Upstreams
 from proxy_addons.watch import Message, Watch, exchange_of
@@ -486,86 +483,3 @@ class Upshim:
         if await within(recorded, ACKNOWLEDGE_WITHIN, None) is None:
             self.failures.note("late record", f"an answer did not wait longer than {ACKNOWLEDGE_WITHIN} s")
         self.metrics.recorded(time.perf_counter() - began)
-
-
-def open_recording(
-    place: str, mirror: PcapMirror | None, failures: Failures
-) -> tuple[BaseRecording, FolderLedger | Ledger]:
-    """A recording that grows, and what decides by it. Raises `StoreError`, `OSError`, `OptionsError`."""
-    where, (keep, setting) = place_of(place), recording_settings()
-    if isinstance(where, DatabaseUrl):
-        from captures.recording import Recording  # noqa: PLC0415 - a shared database is asked by this process itself
-        from proxy_addons.ledger import Ledger  # noqa: PLC0415
-        from proxy_addons.stored_history import PhoneProjection  # noqa: PLC0415
-
-        state = ctx.options.upshim_state
-        recording = Recording(
-            where,
-            mirror,
-            keep,
-            setting,
-            projection=PhoneProjection(failures.exception),
-            state=Path(state).expanduser() if state else None,
-            tell=partial(logger.warning, "upshim: %s"),
-        )
-        return recording, Ledger(recording, recording.store)
-    try:
-        where.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FolderLock(where)
-    except OSError as error:
-        raise StoreError(where, f"cannot record here: {error.strerror or error}") from error
-    try:
-        command = recording_process.command(where, setting)
-        live = LiveRecording(where, command, mirror, keep, setting, inherited=[lock.descriptor])
-    except StoreError:
-        lock.close()
-        raise
-    return live, FolderLedger(live, lock)
-
-
-def recording_settings() -> tuple[Keep, Stored]:
-    """How long a recording keeps what, from the options. Raises `OptionsError`."""
-    options = ctx.options
-    if options.upshim_store not in STORED:
-        raise exceptions.OptionsError(f"upshim_store: expected {', '.join(STORED)}, found {options.upshim_store!r}")
-    if min(options.upshim_keep_days, options.upshim_keep_bytes) < 0:
-        raise exceptions.OptionsError("upshim_keep_days, upshim_keep_bytes: expected 0 or more")
-    return Keep(options.upshim_keep_days or None, options.upshim_keep_bytes or None), options.upshim_store
-
-
-Stamps = tuple[tuple[int, int, int] | None, ...]
-
-
-def stamps(*paths: str | None) -> Stamps:
-    """What tells a file from a changed one."""
-
-    def stamp(path: str | None) -> tuple[int, int, int] | None:
-        try:
-            status = Path(path).expanduser().stat() if path else None
-        except OSError:
-            return None
-        return status and (status.st_ino, status.st_size, status.st_mtime_ns)
-
-    return tuple(stamp(path) for path in paths)
-
-
-def load_rewriter(rules: str | None, profile: str | None, limit: int, *, dry_run: bool) -> Rewriter:
-    """Read rules and profile. Raises `OptionsError` with one line that names the file."""
-    vocabulary = Vocabulary.default()
-    read = Rules()
-    try:
-        if profile:
-            vocabulary = vocabulary.extended(Path(profile).expanduser().read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, DissectError) as error:
-        raise exceptions.OptionsError(f"{profile}: {reason(error)}") from error
-    try:
-        if rules:
-            read = Rules.parse(Path(rules).expanduser().read_bytes())
-    except (OSError, RulesError) as error:
-        raise exceptions.OptionsError(f"{rules}: {reason(error)}") from error
-    return Rewriter(read, vocabulary, limit, dry_run)
-
-
-def reason(error: Exception) -> str:
-    """An error in one line."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)

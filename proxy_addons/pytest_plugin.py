@@ -54,8 +54,9 @@ class RunningProxy:
 @pytest.fixture
 def upshim_replay() -> ReplayFixture:
     """A function `(capture, rules, profile=None) -> exchanges`; `rewritten_*` say what the rules changed."""
-    from proxy_addons.addon import BODY_LIMIT, load_rewriter  # noqa: PLC0415 - mitmproxy is slow to import
+    from proxy_addons.addon import BODY_LIMIT  # noqa: PLC0415 - mitmproxy is slow to import
     from proxy_addons.replay import Replay  # noqa: PLC0415
+    from proxy_addons.rewriter_files import load_rewriter  # noqa: PLC0415
 
     def run(capture: str | Path, rules: str | Path, profile: str | Path | None = None) -> list[Exchange]:
         rewriter = load_rewriter(str(rules), None if profile is None else str(profile), BODY_LIMIT, dry_run=False)

@@ -91,8 +91,9 @@ def show_changes(args: argparse.Namespace, source: Source) -> int:
     """What the rules would have changed."""
     from mitmproxy.exceptions import OptionsError  # noqa: PLC0415 - mitmproxy takes half a second
 
-    from proxy_addons.addon import BODY_LIMIT, load_rewriter  # noqa: PLC0415
+    from proxy_addons.addon import BODY_LIMIT  # noqa: PLC0415
     from proxy_addons.replay import Replay  # noqa: PLC0415
+    from proxy_addons.rewriter_files import load_rewriter  # noqa: PLC0415
 
     try:
         rewriter = load_rewriter(str(args.rules), args.profile and str(args.profile), BODY_LIMIT, dry_run=False)

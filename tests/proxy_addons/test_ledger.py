@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from captures.base_recording import new_uid
 from captures.database_url import Place
 from captures.exchange import Body, Exchange, Fact, Request, Response
-from captures.recording import Recording, new_uid
+from captures.recording import Recording
 from captures.schema import PHONES, RESERVATIONS
 from dissectors.version import Version
 from dissectors.vocabulary import Vocabulary

@@ -8,7 +8,8 @@ from mitmproxy import exceptions
 
 from captures.live_recording import LiveRecording
 from captures.retention import Keep
-from proxy_addons.addon import Upshim, recording_settings
+from proxy_addons.addon import Upshim
+from proxy_addons.open_recording import recording_settings
 from tests.proxy_addons.test_addon import in_mitmproxy
 
 
