@@ -18,12 +18,13 @@ from captures.base_recording import (
     Observer,
     new_uid,
 )
-from captures.database_url import Place
+from captures.database_url import DatabaseUrl, Place
 from captures.exchange import Exchange
 from captures.privacy import Stored
 from captures.retention import Keep
+from captures.shared_sink import SharedSink
 from captures.sink import RETRY_AFTER, Item, Result
-from captures.sinks import sink_of
+from captures.sinks import FolderSink
 from captures.store import Projection
 
 MAX_QUEUED = 20_000  # exchanges, and what else is to be written
@@ -48,7 +49,11 @@ class Recording(BaseRecording):
         """
         self._handed_over: deque[float] = deque()  # when each exchange came that is not committed yet
         self._waiting = 0
-        self._sink = sink_of(place, setting, projection, state, self._lose, tell)
+        self._sink = (
+            SharedSink(place, setting, state, projection, self._lose, tell)
+            if isinstance(place, DatabaseUrl)
+            else FolderSink(place, setting, projection, self._lose)
+        )
         super().__init__(place, self._sink.bodies, observer, keep, setting)
         self.store = self._sink.store
         self._started = False

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
-from captures.database_url import DatabaseUrl, Place
 from captures.engines import insert_new, reason
 from captures.errors import StoreError
 from captures.exchange import Exchange, bodies_held
@@ -22,26 +21,7 @@ from captures.schema import RESERVATIONS
 from captures.sink import Item, Lose, Question, Result
 from captures.store import Projection, Recorded, Store
 
-if TYPE_CHECKING:
-    from captures.shared_sink import SharedSink
-
 Answers = Mapping[str, Callable[[sa.Connection, Any], Any]]  # by the name of the question
-
-
-def sink_of(
-    place: Place,
-    setting: Stored,
-    projection: Projection | None,
-    state: Path | None,
-    lose: Lose,
-    tell: Callable[[str], None],
-) -> FolderSink | SharedSink:
-    """What writes a recording in this process. Raises `StoreError`."""
-    if not isinstance(place, DatabaseUrl):
-        return FolderSink(place, setting, projection, lose)
-    from captures.shared_sink import SharedSink  # noqa: PLC0415 - it builds upon this module
-
-    return SharedSink(place, setting, state, projection, lose, tell)
 
 
 class FolderSink:
