@@ -12,13 +12,16 @@ from http import client
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mitmproxy import ctx, exceptions, hooks, http, options
 from mitmproxy.addonmanager import AddonManager
+from mitmproxy.coretypes.multidict import _MultiDict as MultiDict
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
 from mitmproxy.test.tflow import tflow
 
-from proxy_addons.lean_master import HookTable, InPlace, LeanMaster
+from proxy_addons.lean_master import HookTable, InPlace, LeanMaster, all_of, holds
 from proxy_addons.pytest_plugin import RunningProxy
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
 from tests.servers import Received, message, serving
@@ -169,6 +172,22 @@ def test_the_inside_of_mitmproxy_is_as_this_expects() -> None:
 
 def update_server(request: Received) -> Iterator[bytes]:
     yield message(answer_body(), "Content-Type: text/xml") if request.method == "POST" else message(b"firmware" * 4096)
+
+
+NAMES = st.text(st.characters(max_codepoint=255), max_size=6) | st.sampled_from(["Content-Length", "content-length"])
+FIELDS = st.lists(st.tuples(st.binary(max_size=6) | NAMES.map(str.encode), st.binary(max_size=4)), max_size=5)
+
+
+@given(FIELDS, NAMES)
+def test_headers_are_found_as_mitmproxy_finds_them(fields: list[tuple[bytes, bytes]], name: str) -> None:
+    headers = http.Headers(fields)
+    asked: list[str | bytes] = [name, name.encode(), *(key for key, _ in fields)]
+    for one in asked:
+        octets = one.encode() if isinstance(one, str) else one
+        found = [value.decode("utf-8", "surrogateescape") for value in MultiDict.get_all(headers, octets)]
+        assert all_of(headers, one) == found
+        assert holds(headers, one) == bool(found)
+    assert not holds(headers, 7)
 
 
 def test_no_flow_is_kept_once_it_is_recorded(
