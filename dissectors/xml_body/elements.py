@@ -21,7 +21,9 @@ MAX_ATTRIBUTES = 20_000
 
 WHITE_SPACE = " \t\r\n"
 _TOKEN = re.compile(
-    r"<\?.*?\?>"
+    # Most of a body: an element with text alone, its end tag included.
+    r"<(?P<leaf>[^ \t\r\n/>!?]++)>(?P<text>[^<]*+)</(?P=leaf)[ \t\r\n]*+>"
+    r"|<\?.*?\?>"
     r"|<!--.*?-->"
     r"|<!\[CDATA\[(?P<cdata>.*?)\]\]>"
     r"|<(?P<end>/)[^>]*+>"
@@ -128,14 +130,18 @@ def _trimmed(text: str, start: int, end: int, place: Place) -> RawValue:
     return RawValue(unescape(inner, place), start, end, place)
 
 
+Head = tuple[str, int, tuple[tuple[str, RawValue], ...]]  # of an element: what is known before its text
+
+
 class _Open:
     """An element whose end tag has not come yet."""
 
-    __slots__ = ("children", "content", "index", "interrupted", "runs")
+    __slots__ = ("children", "content", "head", "index", "interrupted", "runs")
 
-    def __init__(self, index: int, content: int) -> None:
+    def __init__(self, index: int, content: int, head: Head) -> None:
         self.index = index
         self.content = content
+        self.head = head
         self.runs: list[tuple[int, int, Place]] = []
         self.interrupted = False  # by a comment or a processing instruction
         self.children = False
@@ -209,7 +215,6 @@ def read_elements(text: str) -> list[Element]:
     """
     tags = _checked(text)
     elements: list[Element | None] = []
-    heads: list[tuple[str, int, tuple[tuple[str, RawValue], ...]]] = []
     stack: list[_Open] = []
     done = 0
     for match in _TOKEN.finditer(text):
@@ -218,19 +223,25 @@ def read_elements(text: str) -> list[Element]:
             stack[-1].runs.append((done, start, Place.TEXT))
         done = end
         kind = match.lastgroup
-        if kind == "end":
+        if kind == "text":
+            if stack:
+                stack[-1].children = True
+            first, last = match.span("text")
+            value = _trimmed(text, first, last, Place.TEXT)
+            elements.append(Element(match["leaf"], stack[-1].index if stack else -1, (), value))
+        elif kind == "end":
             closed = stack.pop()
-            elements[closed.index] = Element(*heads[closed.index], closed.text(text, start))
+            elements[closed.index] = Element(*closed.head, closed.text(text, start))
         elif kind == "attributes":  # the last group of a tag, blank or not
             if stack:
                 stack[-1].children = True
             first, last = match.span("attributes")
             attributes = _attributes(text, first, last) if first < last else ()
-            heads.append((match["tag"], stack[-1].index if stack else -1, attributes))
+            head = match["tag"], stack[-1].index if stack else -1, attributes
             if first < last and text[last - 1] == "/":
-                elements.append(Element(*heads[-1], RawValue("", end - 2, end, Place.EMPTY_TAG)))
+                elements.append(Element(*head, RawValue("", end - 2, end, Place.EMPTY_TAG)))
             else:
-                stack.append(_Open(len(elements), end))
+                stack.append(_Open(len(elements), end, head))
                 elements.append(None)
         elif kind == "cdata" and stack:
             stack[-1].runs.append((*match.span("cdata"), Place.CDATA))
