@@ -30,7 +30,7 @@ FIN, SYN, RST, ACK = 1, 2, 4, 16
 MAX_SEGMENTS = 4096  # waiting segments of one direction
 MAX_BYTES = 4 << 20  # waiting bytes of one direction
 MAX_TOTAL = 64 << 20  # waiting bytes in all
-MAX_CONNECTIONS = 20_000  # connections remembered; past it, those silent for longest are ended
+MAX_CONNECTIONS = 15_000  # connections remembered, 7 KB each; past it, those silent for longest are ended
 COLLECTED = 64  # segments put together where the sink has room for them
 # Delivered segments kept per direction to compare repeats with, for connections opened while so many are open.
 REMEMBERED = ((1000, 16), (5000, 4), (MAX_CONNECTIONS, 1))
