@@ -332,6 +332,11 @@ def test_text_gives_its_bytes_again(data: bytes, mime: str) -> None:
     assert text is None or as_bytes(text, mime) == data
 
 
+def test_a_byte_order_mark_alone_is_a_body() -> None:
+    assert as_text(b"\xff\xfe", "text/plain; charset=utf-16") is None
+    assert as_text(b"", "text/plain; charset=utf-8") == ""
+
+
 @given(st.lists(exchanges(), max_size=3))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, kept: list[Exchange]) -> None:
     path = tmp_path_factory.mktemp("har") / "a"
