@@ -1,4 +1,5 @@
-"""The JSON of an HTTP archive, read whole within a limit: HAR 1.1 and 1.2, a byte order mark, zlib-compressed `.zhar`.
+"""The JSON of an HTTP archive, read whole within a limit: HAR 1.1 and 1.2, zlib-compressed `.zhar`, a byte order mark,
+UTF-16 as Windows PowerShell redirects into files.
 
 The format is the W3C Web Performance group's draft "HTTP Archive (HAR) format" of 2012-08-14, which is 1.2 as used.
 """
@@ -22,8 +23,8 @@ def sniff(head: bytes, _path: Path) -> bool:
             head = zlib.decompressobj().decompress(head, 64)
         except zlib.error:
             return False
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
-    return start.startswith(b"{")
+    start = head.decode(json.detect_encoding(head), "ignore")
+    return start.lstrip("\ufeff \t\r\n").startswith("{")
 
 
 def load_log(path: Path) -> dict[str, Any]:
@@ -34,10 +35,12 @@ def load_log(path: Path) -> dict[str, Any]:
     raw = path.read_bytes()
     if _is_zlib(raw) or raw.startswith(b"\x1f\x8b"):
         raw = _inflated(raw)
+    encoding = json.detect_encoding(raw)
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DissectError(error.start, "UTF-8", f"byte {raw[error.start]:#04x}") from None
+        name = encoding.removesuffix("-sig").upper()
+        raise DissectError(error.start, name, f"byte {raw[error.start]:#04x}") from None
     try:
         archive = json.loads(text)
     except json.JSONDecodeError as error:

@@ -22,7 +22,8 @@ def as_text(data: bytes, mime: str) -> str | None:
         text = data.decode(_charset(mime))
     except UnicodeError:
         return None
-    return text if as_bytes(text, mime) == data else None
+    # An empty text is no body to readers, even where it comes of a byte order mark.
+    return text if bool(text) == bool(data) and as_bytes(text, mime) == data else None
 
 
 def _charset(mime: str) -> str:

@@ -9,6 +9,7 @@ One `Half` per direction turns segments into bytes in order. The rules of this f
   filled with zeros, and a far-off sequence number allocates nothing.
 - Bytes that the capture cut off (snap length) are holes of their own.
 - A SYN that does not repeat the first one starts a new connection on the same addresses.
+- A network (VLAN tags) may show one direction, and another network the other: what acknowledges it belongs to it.
 - A sink inside a long body says how much `room` it has, and gets those bytes in larger pieces.
 - ACKs never declare a hole: in a reordered capture they come before the bytes they acknowledge.
 
@@ -29,7 +30,7 @@ FIN, SYN, RST, ACK = 1, 2, 4, 16
 MAX_SEGMENTS = 4096  # waiting segments of one direction
 MAX_BYTES = 4 << 20  # waiting bytes of one direction
 MAX_TOTAL = 64 << 20  # waiting bytes in all
-MAX_CONNECTIONS = 20_000  # connections remembered; past it, those silent for longest are ended
+MAX_CONNECTIONS = 15_000  # connections remembered, 7 KB each; past it, those silent for longest are ended
 COLLECTED = 64  # segments put together where the sink has room for them
 # Delivered segments kept per direction to compare repeats with, for connections opened while so many are open.
 REMEMBERED = ((1000, 16), (5000, 4), (MAX_CONNECTIONS, 1))
@@ -322,11 +323,11 @@ class Connection:
 
     __slots__ = ("_table", "endpoints", "halves", "keys", "last_time", "number", "open_halves")
 
-    def __init__(self, number: int, endpoints: Endpoints, keys: tuple[bytes, bytes], table: TcpTable) -> None:
+    def __init__(self, number: int, endpoints: Endpoints, table: TcpTable) -> None:
         self._table = table
         self.number = number
         self.endpoints = endpoints
-        self.keys = keys
+        self.keys: list[tuple[bytes, Half]] = []  # what the table knows its halves by
         self.halves = (Half(self, table), Half(self, table))
         self.open_halves = {0, 1}
         self.last_time = 0
@@ -362,6 +363,7 @@ class TcpTable:
         self.open = 0  # connections that have not ended
         self._opened = opened
         self._connections: dict[int, Connection] = {}
+        self._unseen: dict[bytes, Half] = {}  # the other directions of connections, by their addresses in any network
 
     def segment(self, keys: tuple[bytes, bytes], segment: TcpSegment, endpoints: Callable[[], Endpoints]) -> None:
         """Take a segment; `keys` are its addresses and ports as they stand in it, and those of the other direction."""
@@ -374,7 +376,8 @@ class TcpTable:
         if half is None:
             if flags & RST or not (data or missing or flags & (SYN | FIN)):
                 return  # the tail of something that is over
-            half = self._open(endpoints(), keys)
+            ends = endpoints()
+            half = self._other_direction(ends, keys, ack if flags & ACK else None) or self._open(ends, keys)
             if flags & SYN:
                 half.synchronise(sequence)
         connection = half.connection
@@ -393,6 +396,7 @@ class TcpTable:
         for connection in list(self._connections.values()):
             connection.close("open", connection.last_time or time)
         self._connections.clear()
+        self._unseen.clear()
         self.halves.clear()
 
     def remembered(self) -> int:
@@ -404,19 +408,39 @@ class TcpTable:
             self._evict()
         self.counts["TCP connections"] += 1
         self.open += 1
-        connection = Connection(self.counts["TCP connections"], endpoints, keys, self)
+        connection = Connection(self.counts["TCP connections"], endpoints, self)
         for half, sink in zip(connection.halves, self._opened(connection), strict=True):
             half.attach(sink)
         self._connections[connection.number] = connection
-        for key, half in zip(keys, connection.halves, strict=True):
+        here, there = connection.halves
+        self._know(keys, here, there)
+        self._unseen[keys[1][len(endpoints.network) :]] = there
+        return here
+
+    def _know(self, keys: tuple[bytes, bytes], *halves: Half) -> None:
+        for key, half in zip(keys, halves, strict=True):
             self.halves[key] = half
-        return connection.halves[0]
+            half.connection.keys.append((key, half))
+
+    def _other_direction(self, endpoints: Endpoints, keys: tuple[bytes, bytes], ack: int | None) -> Half | None:
+        """The half of a connection whose other direction another network shows; it is told by what is acknowledged."""
+        half = self._unseen.get(keys[0][len(endpoints.network) :])
+        if half is None or half.started or ack is None or not half.connection.open_halves:
+            return None
+        peer = half.connection.halves[0]
+        if not peer.started or abs(peer._distance(ack)) > RESET_WINDOW:
+            return None
+        self._know(keys, half, peer)
+        return half
 
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection.number, None)
-        for key, half in zip(connection.keys, connection.halves, strict=True):
+        for key, half in connection.keys:
             if self.halves.get(key) is half:
                 del self.halves[key]
+        bare = connection.keys[1][0][len(connection.endpoints.network) :]
+        if self._unseen.get(bare) is connection.halves[1]:
+            del self._unseen[bare]
 
     def _evict(self) -> None:
         """Forget ended connections first, then the longest silent ones: an eighth at a time."""

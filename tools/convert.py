@@ -8,7 +8,8 @@ Examples:
 
 The input is known by its content, the output by its name or --to. What a format cannot keep is counted at the end.
 Credentials in headers are taken out unless --secrets is given: of NTLM messages the responses and keys, of others the
-value. Bodies are written as they are, and a file that is written belongs to its owner alone.
+value. Bodies are written to the byte, for they are known by their hashes: names of users in them stay. A file that is
+written belongs to its owner alone.
 """
 
 from __future__ import annotations

@@ -173,13 +173,29 @@ class TestDialects:
         assert found.ended - found.started <= timedelta(days=365)
 
     def test_compression_and_byte_order_mark(self, tmp_path: Path) -> None:
-        plain = b"\xef\xbb\xbf" + json.dumps({"log": {"entries": [entry()]}}).encode()
+        text = json.dumps({"log": {"entries": [entry()]}})
+        plain = b"\xef\xbb\xbf" + text.encode()
         path = tmp_path / "a"
-        for content in (plain, zlib.compress(plain), gzip.compress(plain)):
+        for content in (
+            plain,
+            zlib.compress(plain),
+            gzip.compress(plain),
+            text.encode("utf-16"),
+            text.encode("utf-16-be"),
+        ):
             path.write_bytes(content)
             assert len(reopened(path)[0]) == 1
             if content[:1] != b"\x1f":
                 assert sniff(content[:100], path)
+
+    @pytest.mark.parametrize(
+        ("content", "encoding"), [(b'{"log": "\xe9"}', "UTF-8"), (b"\xff\xfe{\0\0\xd8}\0", "UTF-16")]
+    )
+    def test_text_that_is_none_is_named(self, tmp_path: Path, content: bytes, encoding: str) -> None:
+        path = tmp_path / "a"
+        path.write_bytes(content)
+        with pytest.raises(CaptureError, match=f"expected {encoding}, found byte"):
+            list(read(path))
 
 
 class TestCorrupt:
@@ -314,6 +330,11 @@ def test_halves_of_characters_are_written_by_nobody(tmp_path: Path, kind: str) -
 def test_text_gives_its_bytes_again(data: bytes, mime: str) -> None:
     text = as_text(data, mime)
     assert text is None or as_bytes(text, mime) == data
+
+
+def test_a_byte_order_mark_alone_is_a_body() -> None:
+    assert as_text(b"\xff\xfe", "text/plain; charset=utf-16") is None
+    assert as_text(b"", "text/plain; charset=utf-8") == ""
 
 
 @given(st.lists(exchanges(), max_size=3))

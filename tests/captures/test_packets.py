@@ -526,6 +526,30 @@ def test_networks_with_the_same_addresses_are_kept_apart(tmp_path: Path) -> None
     assert {(item.request.target, item.complete) for item in found} == {("/file.cab", True), ("/other", True)}
 
 
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("tags", [((), (7,)), ((7,), ()), ((7,), (8,)), ((7, 9), (7,))])
+def test_two_directions_may_have_different_tags(
+    tmp_path: Path, tags: tuple[tuple[int, ...], tuple[int, ...]], begun: bool
+) -> None:
+    """As a switch mirrors them that tags what leaves and not what enters, or a router between two VLANs."""
+    packets = download().packets[0 if begun else 3 :]
+    told = [with_vlan([packet], *tags[packet.data[34:36] == b"\0\x50"])[0] for packet in packets]
+    items = read(tmp_path, told)
+    whole(items)
+    assert counts(items)["TCP connections"] == 1
+
+
+def test_an_answer_in_another_network_must_fit_what_it_answers(tmp_path: Path) -> None:
+    asked = Talk(client_isn=1000).open().client(request()).packets
+    answered = Talk(client_isn=1 << 30).open().client(request()).server(answer(b"x")).packets
+    mixed = [with_vlan([one], 7)[0] for one in asked if one.data[36:38] == b"\0\x50"]
+    mixed += [with_vlan([one], 8)[0] for one in answered if one.data[34:36] == b"\0\x50"]
+    items = read(tmp_path, mixed)
+    told = {(one.request.target, one.response is None) for one in exchanges(items)}
+    assert told == {("/file.cab", True), ("", False)}
+    assert counts(items)["TCP connections"] == 2
+
+
 def test_udp_payloads_go_to_whoever_asks() -> None:
     seen: list[Datagram] = []
 
