@@ -146,7 +146,7 @@ def identity_in(exchange: Exchange) -> str | None:
 
 
 def _identity(check: Any, exchange: Exchange) -> str | None:
-    return identity_of(check["mac_address"], check["serial"], address_of(exchange.client))
+    return identity_of(check.get("mac_address"), check.get("serial"), address_of(exchange.client))
 
 
 def _version(text: str | None) -> Version | None:
