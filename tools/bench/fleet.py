@@ -5,10 +5,10 @@ and its recording are the real ones. In it are models, revisions and locales no 
 their connection in downloads, that loop, that never install, a bad image, a kill switch that is on for half a day, and
 a rollout that is widened.
 
-With --record the shim is a process of its own, which is killed (kill -9) amid traffic and started again. With --shims 2
-the phones are shared out to two of them on one PostgreSQL database: a server that is started for it, from the binaries
-of Debian's package, which later is made to crash, and is away for some hours. With --database too it is your server,
-which is left running; with --record they share a folder.
+With --record the shim is a process of its own, which twice is killed (kill -9) amid traffic and started again. With
+--shims 2 the phones are shared out to two of them on one PostgreSQL database: a server that is started for it, from the
+binaries of Debian's package, which is made to crash, and is away for some hours, in which the second kill falls. With
+--database too it is your server, which is left running; with --record they share a folder.
 
 Exit code 1 says that a limit did not hold, or that a phone was touched that should not have been, or that one did not
 arrive.
