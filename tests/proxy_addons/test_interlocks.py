@@ -193,6 +193,19 @@ def test_a_phone_that_downloads_again_and_again(way: str) -> None:
     holds(fleet.check(STUCK, NOW + HOUR), "failed_waypoint", "fetched CPE.nbt again")
 
 
+@BOTH
+def test_a_phone_that_goes_back_to_its_old_version(way: str) -> None:
+    fleet = Fleet(way)
+    fleet.check(STUCK, NOW)
+    fleet.fetch(STUCK, NOW + MINUTE)
+    fleet.check(replace(STUCK, version=INTERIM), NOW + HOUR)
+    assert fleet.histories.get(name_of(STUCK)).reached
+    # A check that is told late says nothing of what it runs now.
+    fleet.histories.checked(name_of(STUCK), NOW + 2 * MINUTE, version=STUCK.version)
+    assert not fleet.histories.get(name_of(STUCK)).failures
+    holds(fleet.check(STUCK, NOW + 2 * HOUR), "failed_waypoint", "went back to 1.0.522.73")
+
+
 def test_so_many_failures_are_allowed_and_another_waypoint_is_a_new_chance() -> None:
     fleet = Fleet(OFFER_NEXT + "limits.stop_after_failures = 2\n")
     bad = replace(STUCK, status=LastUpdateStatus.parse("12002;0"))

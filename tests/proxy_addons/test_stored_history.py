@@ -165,10 +165,11 @@ def test_facts_nobody_understands_cost_neither_the_record_nor_other_phones(place
     with closing(Store.create(place)) as store:
         exchange = Exchange("", 0, "10.0.0.1:5000", "s:80", START, START, Request("POST", "/"))
         bad = exchange.with_facts(({**good, "modules": 7, "mac_address": MACS[2]},))
-        store.add([bad, exchange.with_facts((good,))], projection=PhoneProjection(faults.append))
-        assert len(list(store.exchanges())) == 2
+        older = exchange.with_facts(({"fact": "update-check", "mac_address": MACS[1]},))
+        store.add([bad, older, exchange.with_facts((good,))], projection=PhoneProjection(faults.append))
+        assert len(list(store.exchanges())) == 3
         assert StoredHistories(store.engine).get(f"mac:{MACS[0]}").checks == 1
-    assert [type(fault) for fault in faults] == [TypeError]
+    assert [type(fault) for fault in faults] == [TypeError, KeyError]
 
 
 def recent(at: int, now: datetime) -> bool:

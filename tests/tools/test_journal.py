@@ -218,3 +218,15 @@ def test_whose_exchange_it_is() -> None:
 def test_forget_refuses_what_it_cannot_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forget", *words]) == 2
     assert capsys.readouterr().err.startswith("upshim forget: ")
+
+
+def test_a_recording_whose_database_is_damaged_loses_no_body(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (recording / "bodies").iterdir():
+        os.utime(path, (0, 0))
+    bodies = sorted((recording / "bodies").iterdir())
+    os.truncate(recording / DATABASE, 0)
+    assert main(["forget", "--mac", OURS, str(recording)]) == 2
+    assert "expected schema version" in capsys.readouterr().err
+    assert sorted((recording / "bodies").iterdir()) == bodies

@@ -5,10 +5,10 @@ and its recording are the real ones. In it are models, revisions and locales no 
 their connection in downloads, that loop, that never install, a bad image, a kill switch that is on for half a day, and
 a rollout that is widened.
 
-With --record the shim is a process of its own, which is killed (kill -9) amid traffic and started again. With --shims 2
-the phones are shared out to two of them on one PostgreSQL database: a server that is started for it, from the binaries
-of Debian's package, which later is made to crash, and is away for some hours. With --database too it is your server,
-which is left running.
+With --record the shim is a process of its own, which twice is killed (kill -9) amid traffic and started again. With
+--shims 2 the phones are shared out to two of them on one PostgreSQL database: a server that is started for it, from the
+binaries of Debian's package, which is made to crash, and is away for some hours, in which the second kill falls. With
+--database too it is your server, which is left running; with --record they share a folder.
 
 Exit code 1 says that a limit did not hold, or that a phone was touched that should not have been, or that one did not
 arrive.
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--phones", type=int, default=5000, metavar="N", help="size of the fleet (default 5000)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="another fleet (default 1)")
-    parser.add_argument("--shims", type=int, default=1, metavar="N", help="shims on one database (default 1, without)")
+    parser.add_argument("--shims", type=int, default=1, metavar="N", help="shims that share a recording (default 1)")
     parser.add_argument("--record", action="store_true", help="into a folder")
     parser.add_argument("--database", metavar="URL", help="record into this database, which must be empty")
     parser.add_argument("--json", action="store_true", help="print JSON Lines")
@@ -85,8 +85,9 @@ def site(args: argparse.Namespace, folder: Path) -> Iterator[Site]:
     from tools.fleet.postgres import PostgresError, PostgresServer, binaries  # noqa: PLC0415 - as above
     from tools.fleet.story import Site  # noqa: PLC0415
 
-    if args.shims == 1 or args.database:
-        yield Site(args.shims, args.database or (str(folder / "recording") if args.record else None))
+    record = args.database or (str(folder / "recording") if args.record else None)
+    if args.shims == 1 or record is not None:
+        yield Site(args.shims, record)
         return
     programs = binaries()
     if programs is None:

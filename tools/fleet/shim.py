@@ -72,13 +72,12 @@ class AddonShim:
         self._addon.running()
 
     async def ready(self) -> None:
-        """Wait until it knows which files the server has, and what has been recorded before."""
+        """Wait until it knows which files the server has."""
         packages = self._addon.packages
         async with asyncio.timeout(WITHIN):
             while packages is not None and packages.files.counts()["not known"]:
                 packages.look_after(self._addon.rewriter.rules)
                 await asyncio.sleep(0.01)
-        await self.caught_up()
 
     async def request(self, number: int, request: State, address: str) -> State:
         """As in `Shim`."""

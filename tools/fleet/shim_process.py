@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import socket
 import subprocess
@@ -119,6 +120,9 @@ async def receive(reader: asyncio.StreamReader) -> Any:
 
 async def serve(sock: socket.socket) -> None:
     """The process: do what is asked until nobody asks any more."""
+    log = logging.StreamHandler()
+    log.setLevel(logging.WARNING)
+    logging.getLogger("upshim").addHandler(log)
     reader, writer = await asyncio.open_connection(sock=sock)
     number, _, (upstream, settings) = await receive(reader)
     shim = AddonShim(upstream, **settings)

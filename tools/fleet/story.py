@@ -1,7 +1,7 @@
 """What happens to the fleet: the server, the rules and when they change, the kill switch.
 
-A shim that records is a process of its own, which is killed amid traffic and started again; several of them share a
-database, which crashes and is away for a while.
+A shim that records is a process of its own, which is killed amid traffic and started again, twice; several of them
+share a database, which crashes and is away for a while.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Plan:
     minimum: int = 5  # ip8540
     killed: tuple[float, float] = (1.0, 1.5)
     everybody: float = 2.5
-    kill: float = 3.0  # the first shim
-    dead: float = 0.4  # for so long
-    away: tuple[float, float] = (4.0, 4.3)  # the database
+    kills: tuple[float, ...] = (3.0, 4.1)  # of the first shim
+    dead: float = 0.15  # for so long
+    away: tuple[float, float] = (4.0, 4.3)  # the database: a shim that is killed meanwhile leaves what waits for it
     days: float = 9.0
     window: tuple[int, int] | None = (20, 8)  # hours, UTC, of cx500
 
@@ -188,13 +188,16 @@ class Shims:
 
     async def reload(self) -> None:
         """Have all of them read their rules."""
-        for shim in self.all:
+        for shim in self._there():
             await shim.reload()
 
     async def caught_up(self) -> None:
         """Wait until all that is over is in the database."""
-        for shim in self.all:
+        for shim in self._there():
             await shim.caught_up()
+
+    def _there(self) -> list[Shim]:
+        return [shim for shim in self.all if not shim.gone]
 
 
 @asynccontextmanager
@@ -291,7 +294,8 @@ def turns(
     yield plan.killed[1], start
     yield plan.everybody, widen
     if site.record is not None:
-        yield plan.kill, kill
+        for day in plan.kills:
+            yield day, kill
     if database is not None:
         yield plan.away[0], crash_database
         yield plan.away[1], start_database

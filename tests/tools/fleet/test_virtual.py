@@ -36,18 +36,18 @@ def test_the_same_over_kill_9_with_what_is_recorded(tmp_path: Path) -> None:
 
 
 def test_two_shims_on_one_database(tmp_path: Path) -> None:
-    """One is killed amid traffic and started again, then the database crashes, and is away for a while."""
+    """One is killed amid traffic and started again; the database crashes, and meanwhile it is killed once more."""
     plan = Plan.of(PHONES or 50, seed=3, least=5)
     if not PHONES:
-        short = replace(plan, minimum=2, killed=(0.4, 0.8), everybody=1.2, kill=1.6)
-        plan = replace(short, away=(2.6, 2.9), days=4.5)
+        short = replace(plan, minimum=2, killed=(0.4, 0.8), everybody=1.2, kills=(1.6, 2.7), dead=0.3)
+        plan = replace(short, away=(2.6, 3.2), days=5.0)
     with postgres_server() as server:
         site = Site(2, server.new_database().secret, server)
         told = asyncio.run(tell(plan, tmp_path, site))
     verdict = Verdict(told)
     assert verdict.wrong == []
     assert verdict.summary()["arrived"] == verdict.summary()["eligible"]
-    assert len(told.down) == 1
+    assert len(told.down) == 2
     assert told.unanswered, "it was killed amid traffic"
     assert len(told.away) == 2
 
