@@ -430,6 +430,10 @@ def test_the_unit_is_what_systemd_expects(mode: str, tmp_path: Path) -> None:
     if "Failed to" in ended.stderr and "upshim.service" not in ended.stderr:
         pytest.skip(f"systemd-analyze does not run here: {ended.stderr.splitlines()[0]}")
     assert [line for line in ended.stderr.splitlines() if "upshim.service" in line] == []
+    # At most 2.5 of 10 on systemd's scale of what a service could do to its machine.
+    words = [program, "security", "--offline=true", "--threshold=25", str(unit)]
+    judged = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert judged.returncode == 0, judged.stdout
 
 
 def test_the_redirect(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def targets(starter: Starter, upstream: int) -> Iterator[Target]:
     yield starter.mitmdump("mitmdump + naive script", upstream, "-s", str(script))
     yield starter.upshim("upshim, observing", upstream)
     yield starter.recording_upshim("upshim, rules and recording", upstream)
-    yield replace(starter.recording_upshim("the same, mixed fleet", upstream), mixed=True)
+    yield replace(starter.recording_upshim("upshim, mixed fleet", upstream), mixed=True)
     name = "HAProxy + 2 upshims"
     if program("haproxy") is None:
         yield Target(name)

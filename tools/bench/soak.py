@@ -267,4 +267,4 @@ def show(told: dict[str, Any], problems: Sequence[str]) -> None:
     for problem in problems:
         console.print(f"problem: {problem}", markup=False)
     if not problems:
-        console.print("nothing leaks, nothing failed")
+        console.print("no problem found")
