@@ -149,6 +149,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             causes = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
             raise StartError(first_line("; ".join(causes) or "cannot listen"))
         addon.metrics.connections.set_function(lambda: len(server.connections))
+        addon.metrics.certificate_expires.set_function(tls.expires)
         if launch.admin is not None:
             admin = await start_admin(launch.admin, launch.admin_token, addon, server, drain, inherited)
         for address, unused in inherited.items():  # nobody would accept what waits there

@@ -55,6 +55,7 @@ class Metrics:
         self._exchanges = Counter(
             "upshim_exchanges", "HTTP exchanges that are over.", ["kind", "outcome"], registry=self.registry
         )
+        self._exchanges.labels("check", "answered")  # a series of its own from the start: none at all is told, too
         self._streamed = Counter(
             "upshim_streamed_bytes",
             "Body bytes that passed without being buffered, counted when a message is over.",
@@ -89,6 +90,11 @@ class Metrics:
         )
         self._children: dict[tuple[object, ...], Any] = {}  # looking one up by its labels takes longer than counting
         self.connections = Gauge("upshim_connections", "Open connections of phones.", registry=self.registry)
+        self.certificate_expires = Gauge(
+            "upshim_certificate_expires_timestamp_seconds",
+            "When the certificate expires that phones are shown; 0 without one.",
+            registry=self.registry,
+        )
         self.draining = Gauge("upshim_draining", "1 while upshim finishes what it has begun.", registry=self.registry)
 
     def checked(self, checked: Checked, seconds: float, *, dry_run: bool) -> None:

@@ -87,6 +87,10 @@ class PhoneTls(next_layer.NextLayer):
             f"{''.join(f', {name}' for name in cannot)}: {REMEDY}"
         )
 
+    def expires(self) -> float:
+        """When phones will refuse the certificate they are shown, in seconds since 1970; 0 without one."""
+        return 0.0 if self.identity is None else self.identity.leaf.not_valid_after_utc.timestamp()
+
     def reload(self) -> None:
         """Read the file again; where it cannot be used the old certificate stays."""
         if self._file is None:

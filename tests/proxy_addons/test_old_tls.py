@@ -26,6 +26,8 @@ from tests.conftest import ROOT as PROJECT
 from tests.faults.raw import until
 from tests.phone_certificates import LEAF, NAME, NOW, ROOT, YEAR, identity_file, key_pem, pem, server_context
 from tests.proxies import Proxy, running
+from tests.proxy_addons.test_launcher import admin_port, get
+from tests.proxy_addons.test_metrics import samples
 from tests.servers import Received, Server, message, serving
 from tools.errors import UnusableInput
 from tools.proxy import readable
@@ -329,9 +331,11 @@ def test_at_start_it_is_one_line(tmp_path: Path) -> None:
 
 def test_an_expired_one_is_served_and_told(server: Server, tmp_path: Path) -> None:
     file = identity_file(tmp_path / "phones.pem", replace(LEAF, not_after=NOW - YEAR))
-    with running("upshim", server.url, tmp_path / "s", certs=file) as proxy:
+    with running("upshim", server.url, tmp_path / "s", certs=file, admin="127.0.0.1:0") as proxy:
         assert check(proxy.port, client(ssl.TLSVersion.TLSv1_2)) == (200, answer_body())
         assert b"its certificate expired on " in proxy.log
+        found = samples(get(admin_port(proxy), "/metrics")[1])
+        assert found["upshim_certificate_expires_timestamp_seconds", ()] == int((NOW - YEAR).timestamp())
 
 
 def test_what_will_not_work_for_phones(tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ CASES = (
         {},
         without=("job", "instance"),
     ),
+    Case(
+        "UpshimCertificateExpires",
+        {f"upshim_certificate_expires_timestamp_seconds{{{US}}}": "864000x70"},  # ten days after the beginning
+        61,
+        {},
+        "9d 22h 59m 0s",
+    ),
     Case("UpshimHistoryUnknown", {f"upshim_history_known{{{US}}}": "0"}, 0, {}),
     # Of a second loss, and of the first one, with which its series begins.
     Case("UpshimRecordingLoses", {f'upshim_recording_lost_total{{{US}, what="w"}}': "1x20 2x5"}, 22, {"what": "w"}),
@@ -144,6 +151,7 @@ WELL = {
     f"upshim_rules_reload_successful{{{US}}}": "1x2160",
     f'upshim_rules_file_info{{{US}, sha256="x"}}': "1x2160",
     'upshim_rules_file_info{job="upshim", instance="b", sha256="x"}': "1x2160",
+    f"upshim_certificate_expires_timestamp_seconds{{{US}}}": "0x1000 9e6x1160",  # none at first
     f"upshim_history_known{{{US}}}": "1x2160",
     f'upshim_recording_lost_total{{{US}, what="w"}}': "_x100 1x1700 _x360",
     f"upshim_recording_lag_seconds{{{US}}}": "0x2160",
