@@ -26,7 +26,7 @@ from captures.privacy import Stored
 from captures.retention import Keep, due
 from captures.sink import Item, Question, Reservation, Result
 
-MAX_QUEUED_BYTES = 64 << 20  # body bytes waiting for the disk
+MAX_QUEUED_BYTES = 32 << 20  # body bytes waiting for the disk
 MAX_BATCH = 500  # exchanges in one transaction
 LOOK_EVERY = 60.0  # seconds an idle recording waits before it looks at its age and size
 FOREVER = Keep()

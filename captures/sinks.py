@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from captures.engines import insert_new, reason
 from captures.errors import StoreError
 from captures.exchange import Exchange, bodies_held
+from captures.journal_file import JOURNAL
 from captures.journalling import Journal, told_of
 from captures.privacy import Stored, stored
 from captures.recording_folder import DATABASE
@@ -43,6 +44,10 @@ class FolderSink:
         self.journal_failed = False
         self.store = Store.create(folder)
         self.bodies = self.store.bodies
+        if self.store.empty and told_before(folder):
+            # Its phones may have been offered what must not be offered again.
+            self.store.close()
+            raise StoreError(folder, f"its journal tells of exchanges and {DATABASE} holds none: move one aside")
         self._setting = setting
         self._projection = projection
         self._lose = lose
@@ -176,6 +181,14 @@ class FolderSink:
         """Let go."""
         self._journal.file.close()
         self.store.close()
+
+
+def told_before(folder: Path) -> bool:
+    """Whether a journal stands there."""
+    try:
+        return (folder / JOURNAL).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def identity(store: Store) -> tuple[int, int] | None:

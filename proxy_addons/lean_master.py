@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import socket
 import types
 from collections import deque
@@ -278,6 +279,11 @@ async def listen(instance: mode_servers.AsyncioServerInstance[Any], host: str, p
     master = ctx.master
     found = master.inherited.pop((normal(host), port), None) if isinstance(master, LeanMaster) else None
     if found is None:
-        return await stock_listen(instance, host, port)
+        servers: list[Any] = await stock_listen(instance, host, port)
+        for listener in (one for server in servers for one in getattr(server, "sockets", ())):
+            if listener.type == socket.SOCK_STREAM:
+                with socket.socket(fileno=os.dup(listener.fileno())) as same:
+                    same.listen(BACKLOG)  # asyncio's own is 100
+        return servers
     found.setblocking(False)
     return [await asyncio.start_server(instance.handle_stream, sock=found, backlog=BACKLOG)]

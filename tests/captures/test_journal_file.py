@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from captures.errors import StoreError
 from captures.exchange import Exchange
 from captures.journal import Fault, verify
 from captures.journal_file import JOURNAL, TAIL, JournalFile
 from captures.recording import Recording
+from captures.recording_folder import DATABASE
 from captures.retention import Keep
 from captures.store import Store
 from tests.captures.test_journal import a_decision
@@ -190,3 +192,16 @@ def test_what_is_not_to_be_stored_never_reaches_the_disk(tmp_path: Path, setting
     assert bool(found.request.headers) is headers
     assert found.request.body.sha256 == plain.request.body.sha256
     assert json.dumps(entries(tmp_path)[0]["changes"]).count("1.0.522.73") == 1
+
+
+def test_a_database_that_was_emptied_is_not_taken_for_a_new_recording(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    add(recording, a_decision())
+    recording.close()
+    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / DATABASE).touch()
+    with pytest.raises(StoreError, match=f"its journal tells of exchanges and {DATABASE} holds none"):
+        Recording(tmp_path)
+    (tmp_path / JOURNAL).unlink()
+    Recording(tmp_path).close()
