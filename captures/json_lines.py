@@ -12,7 +12,7 @@ from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
 
 from captures.exchange import Exchange, Fact, Headers, Request, Response, rfc3339
-from captures.redaction import redacted_value
+from captures.redaction import redacted_fact, redacted_value
 
 MAX_KEPT = 4 << 20  # characters of pieces kept; past it all are forgotten
 MAX_PIECE = 1 << 14  # longer ones are not kept
@@ -105,7 +105,7 @@ class JsonLines:
         known = self._facts.get(id(fact))
         if known is not None and known[0] is fact:
             return known[1]
-        text = json.dumps(dict(fact))
+        text = json.dumps(dict(fact if self._secrets else redacted_fact(fact)))
         if len(text) <= MAX_PIECE:
             self._room(len(text))
             self._facts[id(fact)] = fact, text  # holding the fact keeps its identity from being given to another

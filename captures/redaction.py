@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from captures.exchange import Exchange, Headers, Request, Response
+from captures.exchange import Exchange, Fact, Headers, Request, Response
 from dissectors.errors import DissectError
+from dissectors.redaction import REDACTED
 
 CREDENTIALS = frozenset(("authorization", "proxy-authorization", "authentication-info", "proxy-authentication-info"))
 CHALLENGES = frozenset(("www-authenticate", "proxy-authenticate"))
 COOKIES = frozenset(("cookie", "set-cookie"))
+
+WITH_USER = frozenset(("update-check", "update-answer"))
 
 M = TypeVar("M", Request, Response)
 
@@ -36,9 +39,15 @@ def redacted_value(name: str, value: str) -> str:
     return value
 
 
+def redacted_fact(fact: Fact) -> Fact:
+    """A fact without the user of a phone, whom only a recording that was told to keeps in it."""
+    return {**fact, "user": REDACTED} if fact.get("fact") in WITH_USER and fact.get("user") else fact
+
+
 def redacted(exchange: Mapping[str, Any]) -> dict[str, Any]:
     """One line of `exchanges --json` without secrets in its headers."""
     shown = dict(exchange)
+    shown["facts"] = [redacted_fact(fact) for fact in exchange["facts"]]
     for side in ("request", "response"):
         if shown.get(side):
             shown[side] = _message(shown[side])
@@ -56,7 +65,10 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def for_export(exchange: Exchange) -> tuple[Exchange, int]:
-    """An exchange whose headers hold no credentials, and how many values that changed. Bodies stay."""
+    """An exchange whose headers hold no credentials and whose facts no users, and how many values that changed.
+
+    Bodies stay.
+    """
     count = 0
 
     def cleaned(headers: Headers) -> Headers:
@@ -71,8 +83,11 @@ def for_export(exchange: Exchange) -> tuple[Exchange, int]:
             one = replace(one, interim=tuple((status, reason, cleaned(each)) for status, reason, each in one.interim))
         return one
 
+    facts = tuple(map(redacted_fact, exchange.facts))
+    count += sum(before is not after for before, after in zip(exchange.facts, facts, strict=True))
     changed = replace(
         exchange,
+        facts=facts,
         request=message(exchange.request),
         response=exchange.response and message(exchange.response),
         rewritten_request=exchange.rewritten_request and message(exchange.rewritten_request),

@@ -67,6 +67,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_state", TEXT, None, "Folder for what is kept beside a database."),
     ("upshim_pcap", TEXT, None, "Also write the phones' side of the recording as a packet capture."),
     ("upshim_store", str, STORED[0], f"What is stored of an exchange: {', '.join(STORED)}."),
+    ("upshim_store_users", bool, False, "Keep who signs in at a phone, too, as its update checks tell."),
     ("upshim_keep_days", int, 0, "Days after which recorded exchanges are removed; 0: never."),
     ("upshim_keep_bytes", int, 0, "Bytes above which the oldest recorded exchanges are removed; 0: no limit."),
     ("upshim_profile", TEXT, None, "Vocabulary (TOML) added to the built-in one."),
@@ -118,7 +119,7 @@ class Upshim:
     def configure(self, updated: set[str]) -> None:
         """Read the files the options name. Raises `OptionsError` with one line."""
         options = ctx.options
-        if updated & {"upshim_rules", "upshim_profile", "upshim_dry_run", "upshim_body_limit"}:
+        if updated & {"upshim_rules", "upshim_profile", "upshim_dry_run", "upshim_body_limit", "upshim_store_users"}:
             self._load_rewriter()
         if "upshim_kill_switch" in updated:
             path = options.upshim_kill_switch
@@ -213,7 +214,11 @@ class Upshim:
         # Taken before reading: a change in between is seen at the next look.
         self._stamps = stamps(options.upshim_rules, options.upshim_profile)
         self.rewriter = load_rewriter(
-            options.upshim_rules, options.upshim_profile, options.upshim_body_limit, dry_run=options.upshim_dry_run
+            options.upshim_rules,
+            options.upshim_profile,
+            options.upshim_body_limit,
+            dry_run=options.upshim_dry_run,
+            users=options.upshim_store_users,
         )
         if options.upshim_rules:
             rules = self.rewriter.rules

@@ -1,8 +1,8 @@
 """What is known of each phone and of the fleet: pure, fed with events, every one with its time.
 
 A phone is known by its MAC address, else by its serial number, else by its address, which is weak: another phone may
-have it tomorrow. Users are not kept. Everything is bounded: the phones (the one not seen for longest is forgotten
-first) and what is kept of each.
+have it tomorrow. Who signs in there is kept only where the proxy was told to (`--store-users`). Everything is bounded:
+the phones (the one not seen for longest is forgotten first) and what is kept of each.
 
 An attempt begins when a phone is offered another version, by whomever, and ends well when it reports that version. It
 fails when
@@ -29,6 +29,7 @@ from typing import Any
 
 from captures.exchange import rfc3339
 from captures.rows import as_text
+from dissectors.redaction import REDACTED
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
 from proxy_addons.census import Census, Label
@@ -36,7 +37,7 @@ from proxy_addons.fleet_counts import Outcomes, Places, Undecided
 from proxy_addons.rules import MAX_FAILURES_KEPT, MAX_OFFERS_KEPT
 
 MAX_PHONES = 200_000
-MAX_CHANGES_KEPT = 16  # versions, addresses and statuses of one phone
+MAX_CHANGES_KEPT = 16  # versions, addresses, statuses and users of one phone
 MAX_DOWNLOADS_KEPT = 32  # of one phone
 MAX_FILES = 64  # of one attempt
 KEPT_FOR = timedelta(days=30)
@@ -116,6 +117,7 @@ class PhoneHistory:
     versions: tuple[Change, ...] = ()
     addresses: tuple[Change, ...] = ()
     statuses: tuple[Change, ...] = ()
+    users: tuple[Change, ...] = ()
     offers: tuple[Offered, ...] = ()
     downloads: tuple[Download, ...] = ()
     failures: tuple[Failure, ...] = ()
@@ -158,8 +160,8 @@ class PhoneHistory:
             return "eligible"
         return "installed" if self.reached is not None and self.reached == self.version else "current"
 
-    def to_json(self) -> dict[str, Any]:
-        """The history as plain JSON values."""
+    def to_json(self, *, secrets: bool = False) -> dict[str, Any]:
+        """The history as plain JSON values; users only with `secrets`."""
         return {
             "identity": self.identity,
             "weak": self.weak,
@@ -170,6 +172,7 @@ class PhoneHistory:
             "versions": [[rfc3339(at), text] for at, text in self.versions],
             "addresses": [[rfc3339(at), text] for at, text in self.addresses],
             "statuses": [[rfc3339(at), text] for at, text in self.statuses],
+            "users": [[rfc3339(at), text if secrets else REDACTED] for at, text in self.users],
             "offers": [
                 {"at": rfc3339(one.at), "version": one.version and str(one.version), "rule": one.rule or None}
                 for one in self.offers
@@ -224,6 +227,7 @@ class Histories:
         version: Version | None,
         address: str | None = None,
         status: LastUpdateStatus | None = None,
+        user: str | None = None,
     ) -> PhoneHistory:
         """A phone asks for an update and says what it runs."""
         phone = self._known(identity)
@@ -236,6 +240,8 @@ class Histories:
             phone.addresses = (*phone.addresses, (now, address))[-MAX_CHANGES_KEPT:]
         if status is not None and (not phone.statuses or phone.statuses[-1][1] != status.text):
             phone.statuses = (*phone.statuses, (now, status.text))[-MAX_CHANGES_KEPT:]
+        if user and (not phone.users or phone.users[-1][1] != user):
+            phone.users = (*phone.users, (now, as_text(user)))[-MAX_CHANGES_KEPT:]
         if phone.versions and now < phone.versions[-1][0]:
             pass  # told late, by a shim the database was away for: what it ran then is not what it runs
         elif version is not None and version != phone.version:

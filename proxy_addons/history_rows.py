@@ -28,6 +28,7 @@ def to_row(phone: PhoneHistory) -> dict[str, Any]:
         "versions": _changes(phone.versions),
         "addresses": _changes(phone.addresses),
         "statuses": _changes(phone.statuses),
+        "users": _changes(phone.users),
         "offers": [[_time(one.at), _text(one.version), one.rule] for one in phone.offers],
         "downloads": [
             [_time(one.at), str(one.version), one.file, one.complete, one.resumed] for one in phone.downloads
@@ -52,6 +53,7 @@ def from_row(identity: str, row: dict[str, Any]) -> PhoneHistory:
         versions=_changed(row["versions"]),
         addresses=_changed(row["addresses"]),
         statuses=_changed(row["statuses"]),
+        users=_changed(row.get("users", ())),  # not there in rows of before
         offers=tuple(Offered(moment_of(at), _version(version), rule) for at, version, rule in row["offers"]),
         downloads=tuple(
             Download(moment_of(at), Version.parse(version), file, complete, resumed)

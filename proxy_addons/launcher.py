@@ -62,6 +62,7 @@ class Launch:
     kill_switch: Path | None = None
     body_limit: int | None = None
     store: str = "full"
+    store_users: bool = False
     keep_days: int = 0
     keep_bytes: int = 0
     health: str | None = None
@@ -130,6 +131,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             upshim_record=launch.record.secret if isinstance(launch.record, DatabaseUrl) else as_option(launch.record),
             upshim_state=str(launch.state),
             upshim_store=launch.store,
+            upshim_store_users=launch.store_users,
             upshim_keep_days=launch.keep_days,
             upshim_keep_bytes=launch.keep_bytes,
             upshim_profile=as_option(launch.profile),

@@ -199,13 +199,14 @@ class Supposed(StoredHistories):
         version: Version | None,
         address: str | None = None,
         status: LastUpdateStatus | None = None,
+        user: str | None = None,
     ) -> PhoneHistory:
         """As in `Histories`; from then on everything is about this phone. Raises `NotKnown` beside."""
         self.close()
         self._connection = self._engine.connect()
         self._deciding = Deciding(self._connection, identity)
         self._deciding.at(now)
-        return self._deciding.checked(identity, now, version=version, address=address, status=status)
+        return self._deciding.checked(identity, now, version=version, address=address, status=status, user=user)
 
     def get(self, identity: str | None) -> PhoneHistory:
         """As in `Histories`."""

@@ -12,7 +12,9 @@ from proxy_addons.rules import IDENTITY, UpgradePath
 
 @dataclass(frozen=True, slots=True)
 class Phone:
-    """What an update check says about its sender; `mac` in the form of `normal_mac`, `address` the client's."""
+    """What an update check says about its sender; `mac` in the form of `normal_mac`, `address` the client's, `user` who
+    signs in there, where that is to be kept.
+    """
 
     device_type: str | None = None
     vendor: str | None = None
@@ -24,6 +26,7 @@ class Phone:
     serial: str | None = None
     address: str | None = None
     status: LastUpdateStatus | None = None
+    user: str | None = None
 
 
 def identity_mismatch(path: UpgradePath, phone: Phone) -> str | None:

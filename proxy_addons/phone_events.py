@@ -9,6 +9,7 @@ from typing import Any
 
 from captures.exchange import Exchange, Request, Response, header
 from dissectors import DissectError
+from dissectors.redaction import REDACTED
 from dissectors.update_status import LastUpdateStatus
 from dissectors.update_urls import PackagePath, Resource, classify
 from dissectors.version import Version
@@ -33,7 +34,9 @@ def situation(
     """What to decide by, the check itself being part of the history already."""
     identity = identity_of(phone.mac, phone.serial, phone.address)
     if histories is not None and identity is not None:
-        histories.checked(identity, now, version=phone.version, address=phone.address, status=phone.status)
+        histories.checked(
+            identity, now, version=phone.version, address=phone.address, status=phone.status, user=phone.user
+        )
     return Situation(now, histories, stopped, files, unknown)
 
 
@@ -131,6 +134,7 @@ def _check_again(histories: Histories, exchange: Exchange) -> None:
         version=_version(versions.pop()) if len(versions) == 1 else None,
         address=address_of(exchange.client),
         status=LastUpdateStatus.parse(status["text"]) if status else None,
+        user=None if check.get("user") == REDACTED else check.get("user"),
     )
     if decision is not None:
         acts = decision["action"] in ACTIONS and not decision.get("dry_run")

@@ -109,12 +109,16 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rewriter:
-    """Rules and vocabulary in force. With `dry_run` everything is decided and nothing is changed."""
+    """Rules and vocabulary in force. With `dry_run` everything is decided and nothing is changed.
+
+    With `users`, facts tell who signs in at a phone.
+    """
 
     rules: Rules
     vocabulary: Vocabulary
     limit: int
     dry_run: bool = False
+    users: bool = False
 
     def check(
         self,
@@ -141,7 +145,7 @@ class Rewriter:
         except DissectError as error:
             problem = f"request not decoded as an update check: {error}"
             return Read(Edited(raw, raw, decoded, decoded, (problem,)))
-        return Read(Edited(raw, raw, decoded, decoded), codings, check, phone_of(check, address))
+        return Read(Edited(raw, raw, decoded, decoded), codings, check, phone_of(check, address, users=self.users))
 
     def decide(self, read: Read, situate: Callable[[Phone], Situation]) -> Checked:
         """Decide about a request that was read, as in `check`."""
@@ -149,7 +153,7 @@ class Rewriter:
         if check is None or phone is None:
             return Checked(body)
         decision = decide(self.rules, phone, situate(phone))
-        facts = (check.to_json(), self._fact(decision))
+        facts = (check.to_json(self.users), self._fact(decision))
         untouched = Edited(body.original, body.sent, body.decoded, body.sent_decoded, body.problems, facts)
         if decision.report is None or self.dry_run:
             return Checked(untouched, decision, phone)
@@ -177,7 +181,7 @@ class Rewriter:
             answer = _decode_answer(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
             return Edited(raw, raw, decoded, decoded, (f"answer not decoded: {error}",))
-        untouched = Edited(raw, raw, decoded, decoded, facts=(answer.to_json(),))
+        untouched = Edited(raw, raw, decoded, decoded, facts=(answer.to_json(self.users),))
         offer, rule = checked.decision.offer, checked.decision.rule
         if offer is None or offer.version is None or rule is None or rule.path is None or self.dry_run:
             return untouched
@@ -213,7 +217,7 @@ def _edit(untouched: Edited, codings: Sequence[str], what: str, edit: Callable[[
         return replace(untouched, problems=(f"no {what} made: {error}",))
 
 
-def phone_of(check: UpdateCheck, address: str | None = None) -> Phone:
+def phone_of(check: UpdateCheck, address: str | None = None, *, users: bool = False) -> Phone:
     """What the policy needs to know of an update check. Modules of different versions give no version."""
 
     def text(field: Field | None) -> str | None:
@@ -231,6 +235,7 @@ def phone_of(check: UpdateCheck, address: str | None = None) -> Phone:
         serial=text(check.serial),
         address=address,
         status=check.update_status,
+        user=text(check.user) if users else None,
     )
 
 

@@ -27,7 +27,9 @@ def stamps(*paths: str | None) -> Stamps:
     return tuple(stamp(path) for path in paths)
 
 
-def load_rewriter(rules: str | None, profile: str | None, limit: int, *, dry_run: bool) -> Rewriter:
+def load_rewriter(
+    rules: str | None, profile: str | None, limit: int, *, dry_run: bool, users: bool = False
+) -> Rewriter:
     """Read rules and profile. Raises `OptionsError` with one line that names the file."""
     vocabulary = Vocabulary.default()
     read = Rules()
@@ -41,7 +43,7 @@ def load_rewriter(rules: str | None, profile: str | None, limit: int, *, dry_run
             read = Rules.parse(Path(rules).expanduser().read_bytes())
     except (OSError, RulesError) as error:
         raise exceptions.OptionsError(f"{rules}: {reason(error)}") from error
-    return Rewriter(read, vocabulary, limit, dry_run)
+    return Rewriter(read, vocabulary, limit, dry_run, users)
 
 
 def reason(error: Exception) -> str:

@@ -7,7 +7,8 @@ Examples:
 
 States: unknown, current, eligible (a rule acts on it), offered, downloading, installed (it runs what it was offered),
 failed, held (an interlock keeps it as it is). A phone is known by MAC address, else serial number, else its address,
-which is weak. --json tells versions, addresses, statuses, offers, downloads and failures. Exit code 1: no such phone.
+which is weak. --json tells versions, addresses, statuses, users, offers, downloads and failures. Exit code 1: no such
+phone.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", action="append", choices=STATES, help="phones in this state; may be repeated")
     parser.add_argument("--mac", help="one phone, its MAC address in any notation")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    parser.add_argument("--secrets", action="store_true", help="show who signs in there (--json; see --store-users)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise UnusableInput(f"{args.recording}: damaged: {reason}") from error
     if args.json:
         for phone in found:
-            print(json.dumps({"kind": "phone", **phone.to_json()}))
+            print(json.dumps({"kind": "phone", **phone.to_json(secrets=args.secrets)}))
     else:
         show(found)
     return EXIT_OK if found else EXIT_PROBLEM

@@ -54,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", choices=("full", "no-bodies", "no-headers"), default="full", help="what is recorded (default full)"
     )
+    parser.add_argument(
+        "--store-users", action="store_true", help="keep who signs in at a phone, too, as its update checks tell"
+    )
     parser.add_argument("--keep-days", type=int, default=0, metavar="N", help="remove what was recorded before that")
     parser.add_argument("--keep-bytes", type=int, default=0, metavar="N", help="remove the oldest above this size")
     parser.add_argument("--pcap", type=Path, metavar="FILE", help="also write the phones' side as a packet capture")
@@ -137,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         kill_switch=args.kill_switch,
         body_limit=args.body_limit,
         store=args.store,
+        store_users=args.store_users,
         keep_days=args.keep_days,
         keep_bytes=args.keep_bytes,
         health=args.health,

@@ -19,6 +19,7 @@ from mitmproxy.test import taddons, tflow
 from captures.base_recording import BaseRecording
 from captures.database_url import DatabaseUrl, Place
 from captures.store import Store
+from dissectors.redaction import REDACTED
 from proxy_addons import recording_process
 from proxy_addons.addon import Upshim
 from proxy_addons.history import DAY, Histories, PhoneHistory
@@ -58,10 +59,15 @@ def in_mitmproxy(test: Callable[[Upshim], Awaitable[None]], **options: Any) -> N
     asyncio.run(run())
 
 
-async def check(upshim: Upshim, *, version: str = "1.0.522.73", answer: bytes = answer_body()) -> http.HTTPFlow:
+async def check(
+    upshim: Upshim, *, version: str = "1.0.522.73", answer: bytes = answer_body(), user: str = ""
+) -> http.HTTPFlow:
     """One update check; returns the flow as it went on."""
     flow = tflow.tflow(resp=True)
-    flow.request.method, flow.request.path, flow.request.content = "POST", CHECK_TARGET, check_body(version)
+    body = check_body(version)
+    if user:
+        body = body.replace(b"<Modules>", f"<UserID>{user}</UserID><Modules>".encode())
+    flow.request.method, flow.request.path, flow.request.content = "POST", CHECK_TARGET, body
     assert flow.response is not None
     flow.response.content = answer
     return await passed(upshim, flow)
@@ -211,6 +217,26 @@ def test_a_history_that_is_not_known_means_no_offer_and_traffic_flows(
     with closing(Store.open(place)) as store:
         reasons = [fact["reason"] for one in store.exchanges() for fact in one.facts if fact["fact"] == "decision"]
     assert "known_history" in reasons[-1]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_who_signs_in_is_kept_where_it_is_asked_for(rules: Path, tmp_path: Path, recorded: bool, kept: bool) -> None:
+    amy, bob = "sip:amy@contoso.com", "sip:bob@contoso.com"
+
+    async def test(upshim: Upshim) -> None:
+        for user in (amy, amy, "", bob, amy):
+            await check(upshim, user=user)
+        phone = known(upshim)
+        assert [user for _, user in phone.users] == ([amy, bob, amy] if kept else [])
+        assert [user for _, user in phone.to_json()["users"]] == ([REDACTED] * 3 if kept else [])
+        assert [user for _, user in phone.to_json(secrets=True)["users"]] == ([amy, bob, amy] if kept else [])
+
+    options = {"upshim_record": str(tmp_path / "rec")} if recorded else {}
+    in_mitmproxy(test, upshim_rules=str(rules), upshim_store_users=kept, **options)
+    if recorded:
+        found = (tmp_path / "rec" / "store.sqlite").read_bytes() + (tmp_path / "rec" / "journal.jsonl").read_bytes()
+        assert (amy.encode() in found) is kept
 
 
 def test_what_the_server_offers_after_a_report_counts(rules: Path) -> None:

@@ -47,6 +47,15 @@ def record(place: Place, exchanges: list[Exchange], *, folded: bool) -> None:
 CHECKS = [check(MAC, "1.0.522.73", 0, "hold"), check(OTHER, "3.5.6907.222", 1), check(MAC, "1.0.522.73", 2, "hold")]
 
 
+def test_users_are_shown_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = check(MAC, "1.0.522.73", 0)
+    record(tmp_path, [one.with_facts(({**one.facts[0], "user": "sip:amy@contoso.com"}, *one.facts[1:]))], folded=True)
+    assert main(["phones", str(tmp_path), "--json"]) == 0
+    assert "amy" not in capsys.readouterr().out
+    assert main(["phones", str(tmp_path), "--json", "--secrets"]) == 0
+    assert json.loads(capsys.readouterr().out)["users"][0][1] == "sip:amy@contoso.com"
+
+
 def test_phones_and_their_states(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     record(place, CHECKS, folded=True)
     name = place.secret if isinstance(place, DatabaseUrl) else str(place)
