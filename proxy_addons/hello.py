@@ -45,9 +45,14 @@ def is_tls(data: bytes) -> bool:
     return begun and data[5:6] in {b"", b"\1"}
 
 
+def may_become_tls(data: bytes) -> bool:
+    """Whether these are fewer bytes than tell TLS from anything else, and could be its first."""
+    return 0 < len(data) < 3 and b"\x16\x03".startswith(data[:2])
+
+
 def may_become_more(data: bytes) -> bool:
     """Whether too little has come to say what it is: part of a method's name, or of the head of a TLS record."""
-    return any(method.startswith(data) for method in METHODS) or (len(data) < 3 and b"\x16\x03".startswith(data[:2]))
+    return any(method.startswith(data) for method in METHODS) or may_become_tls(data)
 
 
 def looks_like_http(data: bytes) -> bool:

@@ -29,6 +29,7 @@ from proxy_addons.hello import (
     is_tls,
     looks_like_http,
     may_become_more,
+    may_become_tls,
     newest_of,
     suite_names,
 )
@@ -158,6 +159,8 @@ class PhoneTls(next_layer.NextLayer):
                 context.server.sni = mode.address[0]  # its certificate is for the name it was configured by
         else:
             return False
+        if may_become_tls(first):
+            return True
         if is_sslv2(first):
             self._note("a hello of SSL 2 cannot be served", context, REMEDY)
             if secure:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -134,8 +135,11 @@ def test_others_on_the_same_port(proxy: Proxy) -> None:
 def test_the_very_hello_of_windows_ce_is_answered(proxy: Proxy) -> None:
     hello = client_hello(RC4, TRIPLE_DES, AES)
     with socket.create_connection(("127.0.0.1", proxy.port), 20) as connection:
-        for one in hello:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for position, one in enumerate(hello):
             connection.sendall(bytes([one]))
+            if position < HEAD:
+                time.sleep(0.01)  # so that the proxy reads it by itself
         with connection.makefile("rb") as stream:
             answer = stream.read(HEAD + 2 + 32 + 1)
             chosen = stream.read(answer[-1] + 2)[-2:]  # after the session's identity
