@@ -215,6 +215,10 @@ class BaseRecording(ABC):
         self._thread.join(timeout)
 
     @abstractmethod
+    def _begin(self) -> None:
+        """The thread has begun."""
+
+    @abstractmethod
     def _work(self, handed: list[Handed]) -> None:
         """Commit and answer these, behind whose bodies the thread now is; called every now and then with none, too."""
 
@@ -239,6 +243,7 @@ class BaseRecording(ABC):
             self.on_trouble(f"not recorded: {what}")
 
     def _run(self) -> None:
+        self._guarded(self._begin)
         batch: list[Queued] = []
         while True:
             handed = [one for one in batch if isinstance(one, Handed)]

@@ -108,6 +108,9 @@ class LiveRecording(BaseRecording):
         self._link.close(max(0.0, deadline - time.monotonic()))
         super().close(max(0.0, deadline - time.monotonic()))
 
+    def _begin(self) -> None:
+        """The writer begins by itself."""
+
     def _work(self, handed: list[Handed]) -> None:
         self._send_soon(handed)
         self._tidy_when_due(lambda keep: self.ask(Question("tidy", keep), lambda _result: None))

@@ -56,7 +56,6 @@ class Recording(BaseRecording):
         )
         super().__init__(place, self._sink.bodies, observer, keep, setting)
         self.store = self._sink.store
-        self._started = False
         self._thread.start()
 
     @property
@@ -97,10 +96,10 @@ class Recording(BaseRecording):
             waiting = len(self._handed_over)
         return Backlog(waiting, self._waiting_bytes, lag, self._committed, self._written_bytes, self._sink.spooled)
 
+    def _begin(self) -> None:
+        self._sink.start()
+
     def _work(self, handed: list[Handed]) -> None:
-        if not self._started:
-            self._started = True
-            self._guarded(self._sink.start)
         try:
             self._write(handed)
         finally:

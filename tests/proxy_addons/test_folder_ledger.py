@@ -73,6 +73,9 @@ class AtOnce(BaseRecording):
     def _work(self, handed: Any) -> None:
         raise NotImplementedError
 
+    def _begin(self) -> None:
+        raise NotImplementedError
+
     def _idle(self) -> float:
         raise NotImplementedError
 
