@@ -136,10 +136,9 @@ class Rewriter:
     def read(self, raw: bytes, headers: Headers, address: str | None = None) -> Read:
         """Decode a request to the update handler."""
         codings = codings_of(headers)
-        try:
-            decoded = decode_body(raw, codings, self.limit) if codings else raw
-        except DissectError as error:
-            return Read(Edited.untouched(raw, f"content-coding not undone: {error}"))
+        decoded, problem = self._decoded(raw, codings)
+        if decoded is None:
+            return Read(Edited.untouched(raw, problem))
         try:
             check = _decode_check(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
@@ -173,10 +172,9 @@ class Rewriter:
         server's own stays as it is.
         """
         codings = codings_of(headers)
-        try:
-            decoded = decode_body(raw, codings, self.limit) if codings else raw
-        except DissectError as error:
-            return Edited.untouched(raw, f"content-coding not undone: {error}")
+        decoded, problem = self._decoded(raw, codings)
+        if decoded is None:
+            return Edited.untouched(raw, problem)
         try:
             answer = _decode_answer(decoded, self.vocabulary, charset(headers))
         except DissectError as error:
@@ -203,6 +201,12 @@ class Rewriter:
         if unnamed:
             return replace(untouched, problems=(f"no offer made: the rule names no {unnamed[0]}",))
         return _edit(untouched, codings, "offer", lambda: answer.with_offer(**wanted))
+
+    def _decoded(self, raw: bytes, codings: Sequence[str]) -> tuple[bytes | None, str]:
+        try:
+            return decode_body(raw, codings, self.limit) if codings else raw, ""
+        except DissectError as error:
+            return None, f"content-coding not undone: {error}"
 
 
 def _told(answer: UpdateAnswer, name: str) -> bool:
