@@ -13,10 +13,10 @@ class CaptureError(Exception):
     def __init__(self, path: Path | str, cause: DissectError | OSError | str) -> None:
         reason = (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(cause)
         super().__init__(f"{path}: {reason}")
-        self._parts = path, reason
+        self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[type[CaptureError], tuple[Path | str, str]]:
-        return type(self), self._parts  # so that one process can tell it to another
+        return type(self), (self.path, self.reason)  # so that one process can tell it to another
 
 
 class StoreError(CaptureError):

@@ -268,7 +268,8 @@ def serve(descriptor: int, open_sink: Callable[[Lose], Sink]) -> None:
             sink = open_sink(lose)
             sink.bodies.sweep()
         except (StoreError, OSError) as error:
-            ours.sendall(framed(Told((), False, {}, str(error))))
+            why = error.reason if isinstance(error, StoreError) else str(error)
+            ours.sendall(framed(Told((), False, {}, why)))
             return
         ours.sendall(framed(Told((), sink.journal_failed, {})))
         attempt(sink.start, lose)

@@ -215,8 +215,10 @@ def test_a_fault_in_the_writer_costs_its_batch_only(tmp_path: Path) -> None:
 )
 def test_a_writer_that_does_not_start_is_one_line(tmp_path: Path, command: list[str], complaint: str) -> None:
     async def run() -> None:
-        with pytest.raises(StoreError, match=complaint):
+        with pytest.raises(StoreError, match=complaint) as refused:
             LiveRecording(tmp_path, [sys.executable, *command])
+        assert str(refused.value).startswith(f"{tmp_path}: ")
+        assert str(refused.value).count("/") == str(tmp_path).count("/"), "the folder is named once"
 
     asyncio.run(run())
 
