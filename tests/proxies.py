@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -93,7 +94,9 @@ def running(kind: str, upstream: str, state: Path, /, **options: object) -> Iter
 @contextlib.contextmanager
 def started(words: list[str]) -> Iterator[Proxy]:
     """The same, by its command line."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
+    # mitmproxy 11 leaves what it logs to a pipe in a buffer.
+    own = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT, env=own)
     proxy = Proxy(process)
     try:
         proxy.wait_until_listening()
