@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 
 from proxy_addons.rules import MAX_OUTCOMES_KEPT
 
+FEW = 64  # ends of places that are not worth a look
+
 
 @dataclass(slots=True)
 class _Place:
@@ -36,7 +38,7 @@ class Places:
             self._taken[before.rule] -= 1
         self._places[identity] = _Place(rule, until, before.active if before else 0)
         self._taken[rule] += 1
-        heapq.heappush(self._ends, (until, identity))
+        self._ends_at(until, identity)
 
     def begin(self, identity: str, now: datetime) -> None:
         """A phone with a place fetches a file."""
@@ -49,7 +51,7 @@ class Places:
         if place := self._places.get(identity):
             place.active = max(0, place.active - 1)
             place.until = until
-            heapq.heappush(self._ends, (until, identity))
+            self._ends_at(until, identity)
 
     def leave(self, identity: str) -> None:
         """A phone gives up its place, unless it is fetching."""
@@ -63,6 +65,12 @@ class Places:
         self._prune(now)
         own = self._places.get(besides or "")
         return self._taken[rule] - (own is not None and own.rule == rule)
+
+    def _ends_at(self, until: datetime, identity: str) -> None:
+        if len(self._ends) > 2 * len(self._places) + FEW:  # most are of places that were left or put off
+            self._ends = [(place.until, name) for name, place in self._places.items()]
+            heapq.heapify(self._ends)
+        heapq.heappush(self._ends, (until, identity))
 
     def _prune(self, now: datetime) -> None:
         while self._ends and self._ends[0][0] <= now:

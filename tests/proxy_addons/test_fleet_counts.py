@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy_addons import fleet_counts
 from proxy_addons.fleet_counts import Outcomes, Places, Undecided
 from proxy_addons.rules import MAX_OUTCOMES_KEPT
 
@@ -46,6 +48,11 @@ DEEDS = st.lists(
 
 @given(DEEDS)
 def test_places(deeds: list[Deed]) -> None:
+    with mock.patch.object(fleet_counts, "FEW", 0):  # so that the ends are made anew often
+        check_places(deeds)
+
+
+def check_places(deeds: list[Deed]) -> None:
     places = Places()
     model: dict[str, list[object]] = {}  # identity -> rule, until, active
     now = 0
@@ -72,6 +79,14 @@ def test_places(deeds: list[Deed]) -> None:
             model = {name: held for name, held in model.items() if held[2] or held[1] > now}  # type: ignore[operator]
             wanted = sum(held[0] == rule for name, held in model.items() if name != who)
             assert places.count(rule, START + now * SECOND, who) == wanted
+
+
+def test_ends_of_places_that_were_left_are_not_kept() -> None:
+    places = Places()
+    for number in range(1000):
+        places.take("a", "R", START + timedelta(minutes=15, seconds=number), START + number * SECOND)
+        places.leave("a")
+    assert len(places._ends) <= 2 * fleet_counts.FEW
 
 
 def test_undecided_since_the_first_time() -> None:
