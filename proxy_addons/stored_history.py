@@ -282,13 +282,22 @@ class PhoneProjection:
 
 
 def prune(connection: sa.Connection, most: int = MAX_PHONES) -> None:
-    """Remove what is long ago, counted from the phone seen last, and the phones above a number."""
-    newest = connection.execute(sa.select(sa.func.max(PHONES.c.last_seen))).scalar_one_or_none()
+    """Remove what is long ago, and the phones above a number.
+
+    Long ago is counted from when the first tenth of the phones was seen last, but no less than two of them: a clock
+    that was wrong for a while makes some phones of the future, and the others must not be forgotten for that.
+    """
+
+    def seen(rank: int) -> int | None:
+        ranked = sa.select(PHONES.c.last_seen).order_by(PHONES.c.last_seen.desc()).offset(rank).limit(1)
+        return connection.execute(ranked).scalar_one_or_none()
+
+    phones = connection.execute(sa.select(sa.func.count()).select_from(PHONES)).scalar_one()
+    newest = seen(min(max(1, phones // 10), phones - 1)) if phones else None
     if newest is None:
         return
     old = newest - KEPT_FOR // timedelta(microseconds=1)
-    kept = sa.select(PHONES.c.last_seen).order_by(PHONES.c.last_seen.desc()).offset(most).limit(1)
-    beyond = connection.execute(kept).scalar_one_or_none()
+    beyond = seen(most)
     connection.execute(PHONES.delete().where(PHONES.c.last_seen <= max(old, -1 if beyond is None else beyond)))
     for column in (OUTCOMES.c.at, UNDECIDED.c.at, RESERVATIONS.c.at, PLACES.c.until):
         connection.execute(column.table.delete().where(column < old))

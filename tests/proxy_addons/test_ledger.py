@@ -276,3 +276,13 @@ def test_what_is_long_ago_or_too_much_is_removed(place: Place, tmp_path: Path) -
         assert left == [f"mac:00:04:f2:00:00:0{number}" for number in (2, 3, 4)]
         assert reserved(shim) == 0
         assert shim.ledger.histories.get(left[0]).version == Version(1, 0, 522, 73)
+
+
+def test_phones_of_the_future_cost_the_others_nothing(place: Place, tmp_path: Path) -> None:
+    with shims(place, OFFER_NEXT, tmp_path, 1) as (shim,):
+        for number, days in enumerate((0, 1, 2, 365)):
+            at = NOW + timedelta(days=days)
+            shim.record(number, shim.check(number).unknown("it only asks"), new_uid(), offered=False, at=at)
+        with shim.recording.store.engine.begin() as connection:
+            prune(connection)
+            assert len(list(connection.execute(sa.select(PHONES.c.identity)).scalars())) == 4
