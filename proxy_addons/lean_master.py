@@ -13,6 +13,8 @@ Listening sockets may come from somebody else (listeners.py); mitmproxy opens th
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 import inspect
 import logging
 import os
@@ -22,11 +24,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any
 
-from mitmproxy import ctx, exceptions, flow, hooks, http, options
+from mitmproxy import ctx, exceptions, flow, hooks, http, options, optmanager
 from mitmproxy.addonmanager import AddonManager, traverse
 from mitmproxy.master import Master
-from mitmproxy.proxy import commands, events, layer, mode_servers
-from mitmproxy.proxy.context import Context
+from mitmproxy.proxy import commands, context, events, layer, mode_servers
 
 from proxy_addons.listeners import Address, normal
 
@@ -82,7 +83,7 @@ class HookTable(AddonManager):
 
     def begin(self, event: hooks.Hook) -> Rest | None:
         """Run a hook as far as nothing has to be awaited; what is left for `finish`, or None."""
-        (argument,) = event.args()
+        argument = argument_of(event)
         functions = iter(self.functions(event.name))
         rest = self._go_on(event, functions, argument)
         if rest is None:
@@ -91,7 +92,7 @@ class HookTable(AddonManager):
 
     async def finish(self, event: hooks.Hook, rest: Rest | None) -> None:
         """The rest of a hook."""
-        (argument,) = event.args()
+        argument = argument_of(event)
         while rest is not None:
             awaitable, functions = rest
             try:
@@ -132,6 +133,25 @@ class HookTable(AddonManager):
             self.trigger(hooks.UpdateHook([argument]))
 
 
+def argument_of(hook: hooks.Hook) -> Any:
+    """What the functions behind a hook are called with: every hook of a connection has one argument."""
+    name = _ARGUMENTS.get(hook.name)
+    if name is None:
+        (field,) = dataclasses.fields(hook)  # type: ignore[arg-type]
+        name = _ARGUMENTS[hook.name] = field.name
+    return getattr(hook, name)
+
+
+_ARGUMENTS: dict[str, str] = {}  # by the name of the hook
+
+
+def may_block(writer: Any) -> bool:
+    """Whether `drain` might have to wait, or has something to tell."""
+    if not isinstance(writer, asyncio.StreamWriter):
+        return True
+    return writer.is_closing() or writer.transport.get_write_buffer_size() > 0
+
+
 @types.coroutine
 def go_on(begun: Any, waits_for: Any) -> Generator[Any, Any, None]:
     """The rest of a coroutine that was begun outside of a task, and the future it waits for."""
@@ -161,7 +181,7 @@ class InPlace:
         self._left = left
 
     @property
-    def context(self) -> Context:
+    def context(self) -> context.Context:
         """What mitmproxy asks of a layer beside `handle_event`."""
         return self.outermost.context
 
@@ -218,9 +238,16 @@ class Handler(mode_servers.ProxyConnectionHandler):
             rest = self._left.pop(hook, None) or self._table.begin(hook)
             if rest is not None:
                 await self._table.finish(hook, rest)
-            (argument,) = hook.args()
+            argument = argument_of(hook)
             if isinstance(argument, flow.Flow):
                 await argument.wait_for_resume()
+
+    async def drain_writers(self) -> None:
+        """Wait until what was written has gone, where it has not gone at once."""
+        for io in self.transports.values():
+            if io.writer is not None and may_block(io.writer):
+                await super().drain_writers()
+                return
 
 
 class LeanMaster(Master):
@@ -239,6 +266,9 @@ class LeanMaster(Master):
         http.MessageData.__post_init__ = unchecked  # type: ignore[method-assign]
         http.Headers.get_all = all_of  # type: ignore[method-assign,assignment]
         http.Headers.__contains__ = holds  # type: ignore[method-assign,assignment]
+        http.Headers.get = first_of  # type: ignore[method-assign,assignment]
+        context.Context.fork = fork  # type: ignore[method-assign,assignment]
+        optmanager._Option.current = current  # type: ignore[method-assign,assignment]
         mode_servers.AsyncioServerInstance.listen = listen  # type: ignore[method-assign,assignment]
 
     def shutdown(self) -> None:
@@ -264,6 +294,26 @@ def all_of(headers: http.Headers, name: str | bytes) -> list[str]:
 def holds(headers: http.Headers, name: object) -> bool:
     """Whether there is a header of this name."""
     return isinstance(name, str | bytes) and bool(all_of(headers, name))
+
+
+def first_of(headers: http.Headers, name: str | bytes, default: Any = None) -> Any:
+    """The values of a header folded into one: as mitmproxy's own, which raises and catches an error for none."""
+    values = all_of(headers, name)
+    return ", ".join(values) if values else default
+
+
+def fork(original: context.Context) -> context.Context:
+    """As mitmproxy's own, but for a server connection that it makes and throws away."""
+    copied = context.Context.__new__(context.Context)
+    vars(copied).update(vars(original))
+    copied.layers = original.layers.copy()
+    return copied
+
+
+def current(option: optmanager._Option) -> Any:
+    """The value of an option: as mitmproxy's own, but for a deep copy of what cannot change."""
+    value = option._default if option.value is optmanager.unset else option.value
+    return value if isinstance(value, str | int | float | None) else copy.deepcopy(value)
 
 
 stock_handler, stock_listen = mode_servers.ProxyConnectionHandler, mode_servers.AsyncioServerInstance.listen

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from captures.exchange import Fact, Headers, charset
 from dissectors import DissectError
@@ -27,23 +27,30 @@ LEAVE = Decision("leave", "not an update check")
 FILE_PARTS = ("file", "signature_file", "timestamp")  # of an offer: nothing but the rule or the answer can tell them
 
 
-D = TypeVar("D")
+class Told(Protocol):
+    """What is decoded, and says what it means."""
+
+    def to_json(self, secrets: bool) -> Fact:
+        """The fact; who signs in only with `secrets`."""
+
+
+D = TypeVar("D", bound=Told)
 Decode = Callable[[bytes, Vocabulary, "str | None"], D]
 
 
-def remembering(decode: Decode[D]) -> Decode[D]:
-    """A decoder that remembers small bodies: a check is decided about twice, and most answers say the same."""
+def remembering(decode: Decode[D]) -> Callable[[bytes, Vocabulary, str | None, bool], tuple[D, Fact]]:
+    """A decoder with the fact that is told, users or not. It remembers small bodies, for most answers say the same."""
 
-    @functools.lru_cache(REMEMBERED)
-    def remembered(body: bytes, vocabulary: _Same, charset: str | None) -> D:
-        return decode(body, vocabulary.it, charset)
+    def decoded(body: bytes, vocabulary: _Same, charset: str | None, users: bool) -> tuple[D, Fact]:
+        found = decode(body, vocabulary.it, charset)
+        return found, found.to_json(users)
 
-    def decoded(body: bytes, vocabulary: Vocabulary, charset: str | None) -> D:
-        if len(body) > SMALL:
-            return decode(body, vocabulary, charset)
-        return remembered(body, _Same(vocabulary), charset)
+    remembered = functools.lru_cache(REMEMBERED)(decoded)
 
-    return decoded
+    def read(body: bytes, vocabulary: Vocabulary, charset: str | None, users: bool) -> tuple[D, Fact]:
+        return (decoded if len(body) > SMALL else remembered)(body, _Same(vocabulary), charset, users)
+
+    return read
 
 
 class _Same:
@@ -140,11 +147,12 @@ class Rewriter:
         if decoded is None:
             return Read(Edited.untouched(raw, problem))
         try:
-            check = _decode_check(decoded, self.vocabulary, charset(headers))
+            check, fact = _decode_check(decoded, self.vocabulary, charset(headers), self.users)
         except DissectError as error:
             problem = f"request not decoded as an update check: {error}"
             return Read(Edited(raw, raw, decoded, decoded, (problem,)))
-        return Read(Edited(raw, raw, decoded, decoded), codings, check, phone_of(check, address, users=self.users))
+        body = Edited(raw, raw, decoded, decoded, facts=(fact,))
+        return Read(body, codings, check, phone_of(check, address, users=self.users))
 
     def decide(self, read: Read, situate: Callable[[Phone], Situation]) -> Checked:
         """Decide about a request that was read, as in `check`."""
@@ -152,7 +160,7 @@ class Rewriter:
         if check is None or phone is None:
             return Checked(body)
         decision = decide(self.rules, phone, situate(phone))
-        facts = (check.to_json(self.users), self._fact(decision))
+        facts = (*body.facts, self._fact(decision))
         untouched = Edited(body.original, body.sent, body.decoded, body.sent_decoded, body.problems, facts)
         if decision.report is None or self.dry_run:
             return Checked(untouched, decision, phone)
@@ -176,10 +184,10 @@ class Rewriter:
         if decoded is None:
             return Edited.untouched(raw, problem)
         try:
-            answer = _decode_answer(decoded, self.vocabulary, charset(headers))
+            answer, fact = _decode_answer(decoded, self.vocabulary, charset(headers), self.users)
         except DissectError as error:
             return Edited(raw, raw, decoded, decoded, (f"answer not decoded: {error}",))
-        untouched = Edited(raw, raw, decoded, decoded, facts=(answer.to_json(self.users),))
+        untouched = Edited(raw, raw, decoded, decoded, facts=(fact,))
         offer, rule = checked.decision.offer, checked.decision.rule
         if offer is None or offer.version is None or rule is None or rule.path is None or self.dry_run:
             return untouched

@@ -17,11 +17,24 @@ from hypothesis import strategies as st
 from mitmproxy import ctx, exceptions, hooks, http, options
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.coretypes.multidict import _MultiDict as MultiDict
-from mitmproxy.proxy import commands, events
+from mitmproxy.proxy import commands, context, events
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
-from mitmproxy.test.tflow import tflow
+from mitmproxy.proxy.server_hooks import ServerConnectHook, ServerConnectionHookData
+from mitmproxy.test.tflow import tclient_conn, tflow
 
-from proxy_addons.lean_master import HookTable, InPlace, LeanMaster, all_of, holds
+from proxy_addons.lean_master import (
+    HookTable,
+    InPlace,
+    LeanMaster,
+    all_of,
+    argument_of,
+    current,
+    first_of,
+    fork,
+    holds,
+    may_block,
+)
 from proxy_addons.pytest_plugin import RunningProxy
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
 from tests.servers import Received, message, serving
@@ -187,7 +200,55 @@ def test_headers_are_found_as_mitmproxy_finds_them(fields: list[tuple[bytes, byt
         found = [value.decode("utf-8", "surrogateescape") for value in MultiDict.get_all(headers, octets)]
         assert all_of(headers, one) == found
         assert holds(headers, one) == bool(found)
+        assert first_of(headers, one, "none") == MultiDict.get(headers, octets, "none")
     assert not holds(headers, 7)
+
+
+def test_a_context_is_forked_as_mitmproxy_does_it() -> None:
+    original = context.Context(tclient_conn(), options.Options())
+    original.layers.append(HttpLayer(original, HTTPMode.transparent))
+    ours, theirs = vars(fork(original)), vars(original.fork())
+    assert ours == theirs
+    assert ours["server"] is original.server
+    assert ours["layers"] is not original.layers
+
+
+def test_options_are_what_they_were_set_to_and_nobody_changes_them() -> None:
+    settings = options.Options()
+    settings.update(mode=["regular@8080"], ssl_insecure=True, certs=["a"])
+    for option in settings._options.values():
+        assert current(option) == option.current()
+    current(settings._options["mode"]).append("changed")
+    assert settings.mode == ["regular@8080"]
+
+
+def test_the_argument_of_a_hook_is_the_one_there_is() -> None:
+    for hook in (HttpRequestHook(tflow()), ServerConnectHook(ServerConnectionHookData(None, None))):  # type: ignore[arg-type]
+        assert [argument_of(hook)] == hook.args()
+
+
+def test_what_was_written_is_waited_for_where_it_has_not_gone() -> None:
+    async def use() -> None:
+        taken = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await taken.wait()
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert not may_block(writer)
+        writer.write(bytes(1 << 24))
+        assert may_block(writer)
+        taken.set()
+        await writer.drain()
+        writer.close()
+        assert may_block(writer), "closed: drain tells"
+        server.close()
+
+    asyncio.run(use())
+    assert may_block(object()), "not asyncio's"
 
 
 def test_no_flow_is_kept_once_it_is_recorded(

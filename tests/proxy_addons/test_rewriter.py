@@ -154,22 +154,38 @@ def test_header_edits_leave_the_others_in_place() -> None:
     assert edit_headers(headers, HeaderEdits()) == headers
 
 
+class Numbered:
+    """What was decoded as the nth."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def to_json(self, secrets: bool) -> dict[str, object]:
+        return {"number": self.number, "secrets": secrets}
+
+
 def test_a_body_is_decoded_once_for_a_vocabulary_and_large_ones_are_not_kept() -> None:
     calls: list[tuple[bytes, int]] = []
 
-    def decode(body: bytes, vocabulary: Vocabulary, _charset: str | None) -> int:
+    def decode(body: bytes, vocabulary: Vocabulary, _charset: str | None) -> Numbered:
         calls.append((body, id(vocabulary)))
         if body == b"bad":
             raise DissectError(0, "XML", "bad")
-        return len(calls)
+        return Numbered(len(calls))
 
     remembered = remembering(decode)
+
+    def number(body: bytes, vocabulary: Vocabulary, charset: str | None = None, *, users: bool = False) -> int:
+        found, fact = remembered(body, vocabulary, charset, users)
+        assert fact == {"number": found.number, "secrets": users}
+        return found.number
+
     one, other = VOCABULARY, Vocabulary.default().extended("")
-    assert [remembered(b"x", one, None), remembered(b"x", one, None)] == [1, 1]
-    assert [remembered(b"x", other, None), remembered(b"x", one, "utf-8")] == [2, 3]
+    assert [number(b"x", one), number(b"x", one)] == [1, 1]
+    assert [number(b"x", other), number(b"x", one, "utf-8"), number(b"x", one, users=True)] == [2, 3, 4]
     large = bytes(SMALL + 1)
-    assert [remembered(large, one, None), remembered(large, one, None)] == [4, 5]
+    assert [number(large, one), number(large, one)] == [5, 6]
     for _ in range(2):
         with pytest.raises(DissectError):
-            remembered(b"bad", one, None)
-    assert len(calls) == 7
+            number(b"bad", one)
+    assert len(calls) == 8
