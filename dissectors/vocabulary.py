@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Final
@@ -14,6 +14,7 @@ from dissectors.errors import DissectError, LimitExceeded
 
 MAX_PROFILE = 1 << 16  # characters
 MAX_ALIAS = 80
+MAX_KNOWN = 4096  # pairs of names that are remembered
 
 DEVICE_FIELDS: Final = (
     "device_type",
@@ -57,6 +58,8 @@ class Vocabulary:
 
     aliases: Mapping[str, str]
     generic: Mapping[str, str]
+    # The names of a body come again in the next one.
+    _known: dict[tuple[str, str], str | None] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @staticmethod
     def default() -> Vocabulary:
@@ -76,8 +79,14 @@ class Vocabulary:
 
     def field_of(self, name: str, owner: str) -> str | None:
         """The field that `name` stands for within an element `owner` (blank: none), None if it is no known name."""
+        pair = name, owner
+        if (known := self._known.get(pair, "")) != "":
+            return known
         normal = normal_name(name)
-        return self.aliases.get(f"{normal_name(owner)}/{normal}") or self.aliases.get(normal)
+        found = self.aliases.get(f"{normal_name(owner)}/{normal}") or self.aliases.get(normal)
+        if len(self._known) < MAX_KNOWN and len(name) + len(owner) <= MAX_ALIAS:
+            self._known[pair] = found
+        return found
 
 
 @cache
@@ -115,17 +124,17 @@ def _mapping(text: str, tables: dict[str, Any], table: str) -> dict[str, str]:
     if not isinstance(fields, dict):
         raise refuse(table, f"a table [{table}]", repr(fields))
     result: dict[str, str] = {}
-    for field, names in fields.items():
-        if field not in _TABLES[table]:
-            raise refuse(field, f"a field of [{table}]: " + ", ".join(_TABLES[table]), repr(field))
+    for kind, names in fields.items():
+        if kind not in _TABLES[table]:
+            raise refuse(kind, f"a field of [{table}]: " + ", ".join(_TABLES[table]), repr(kind))
         if not isinstance(names, list):
-            raise refuse(field, f"a list of names for {field}", repr(names))
+            raise refuse(kind, f"a list of names for {kind}", repr(names))
         for name in names:
             if not isinstance(name, str):
-                raise refuse(field, f"names in quotes for {field}", repr(name))
+                raise refuse(kind, f"names in quotes for {kind}", repr(name))
             normal = "/".join(normal_name(part) for part in name.split("/"))
             if not all(normal.split("/")) or normal.count("/") > 1 or len(name) > MAX_ALIAS:
                 raise refuse(name, f"a Name or an Owner/Name of at most {MAX_ALIAS} characters", repr(name))
-            if result.setdefault(normal, field) != field:
-                raise refuse(name, f"a name for one field alone ({result[normal]} has it)", f"{name!r} for {field}")
+            if result.setdefault(normal, kind) != kind:
+                raise refuse(name, f"a name for one field alone ({result[normal]} has it)", f"{name!r} for {kind}")
     return result

@@ -22,6 +22,7 @@ MAX_PROBLEMS = 50
 _LIST_SEPARATORS = "#;"
 _FOREIGN_PREFIXES = ("xmlns", "xml", "xsi")
 _MAX_MESSAGE = 300
+_PERHAPS_A_LIST = ("module", "modules", "version")  # modules written as text
 _BESIDE_A_VERSION = ("file", "signature_file", *URL_FIELDS)  # what makes a blank version one to be filled in
 
 
@@ -152,11 +153,13 @@ class _Search:
         if len(raw.value) > MAX_VALUE:
             found.problem(f"{name} has {len(raw.value)} characters and is not looked at")
             return
-        if kind in ("module", "modules", "version") and ";" in raw.value:
+        if kind not in _PERHAPS_A_LIST:
+            found.single.append(Finding(kind, found.body.field(raw, name), group))
+        elif ";" in raw.value:
             for parts in found.body.part_fields(raw, name, _LIST_SEPARATORS):
                 found.lists.append((group, parts))
                 self._count += len(parts)
-        elif kind in ("module", "modules"):
+        elif kind != "version":
             # <Firmware>1.0.522.73</Firmware> and <File>name.ext</File> are values; other text in such places is not.
             if is_version(raw.value):
                 found.single.append(Finding("version", found.body.field(raw, name), group))
@@ -213,7 +216,8 @@ def _drop_outer_versions(found: Findings, groups: dict[int, list[Finding]]) -> N
 
 def record(found: Findings, findings: Sequence[Finding], kinds: Iterable[str]) -> Record:
     """One field per kind."""
-    fields = ((kind, found.only(kind, findings)) for kind in kinds)
+    there = {finding.kind for finding in findings}
+    fields = ((kind, found.only(kind, findings)) for kind in kinds if kind in there)
     return {kind: one for kind, one in fields if one is not None}
 
 

@@ -110,6 +110,9 @@ class XmlBody:
 
     def field(self, raw: RawValue, name: str) -> Field:
         """The value with its byte span."""
+        if isinstance(self._byte_offsets, range) and raw.start is not None and raw.end is not None:
+            shift = self._start + self._byte_offsets.start  # a byte a character: most bodies
+            return Field(raw.value, Span(raw.start + shift, raw.end + shift), raw.place, name, raw.start + shift)
         if raw.start is None or raw.end is None or self._byte_offsets is None:
             return Field(raw.value, None, raw.place, name, self._byte(raw.start or 0))
         span = Span(self._byte(raw.start), self._byte(raw.end))

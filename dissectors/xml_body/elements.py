@@ -124,7 +124,10 @@ def offsets(raw: str, place: Place) -> list[int]:
 def _trimmed(text: str, start: int, end: int, place: Place) -> RawValue:
     raw = text[start:end]
     inner = raw.strip(WHITE_SPACE)
-    if inner and inner != raw:
+    if inner == raw:
+        if "&" not in raw and raw.isprintable():
+            return RawValue(raw, start, end, place)  # most values
+    elif inner:
         start += len(raw) - len(raw.lstrip(WHITE_SPACE))
         end = start + len(inner)
     return RawValue(unescape(inner, place), start, end, place)
