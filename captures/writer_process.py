@@ -1,10 +1,10 @@
 """A recording written by a process of its own, so that what writing costs takes nothing from the traffic.
 
 The proxy hands over each item at once and hears later what came of it, in the same order; the writer takes what has
-come in the meantime as one batch. A frame is its length (4 bytes, little-endian), its kind, and a pickle, or for an
-exchange the marshalled row: each end is upshim itself, and nobody else has the socket. A writer that dies is started
-again and is handed what it had not answered; uids see to it that nothing is written twice. When the proxy ends, in
-whatever way, the writer finds the socket closed, writes what has come, and ends too.
+come in the meantime as one batch. A frame is its length (4 bytes, little-endian), its kind, and plain values
+marshalled, or a pickle where they are not plain: each end is upshim itself, and nobody else has the socket. A writer
+that dies is started again and is handed what it had not answered; uids see to it that nothing is written twice. When
+the proxy ends, in whatever way, the writer finds the socket closed, writes what has come, and ends too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from typing import Any, NamedTuple
 from captures.errors import StoreError
 from captures.exchange import bodies_held
 from captures.rows import exchange_of, row_of
-from captures.sink import RETRY_AFTER, Item, Lose, Result, Sink
+from captures.sink import RETRY_AFTER, Item, Lose, Reservation, Result, Sink
 
 MAX_UNANSWERED = 20_000  # items
 MAX_UNANSWERED_BYTES = 64 << 20
 MAX_BATCH = 500  # items the writer takes at once
 STARTS_WITHIN = 600.0  # seconds: it may have to bring a recording of an older version up to date
 PIECE = 1 << 18
-ROW, OTHER = b"r", b"o"  # kinds of a frame
+ROW, RESERVATION, TOLD, OTHER = b"r", b"v", b"t", b"o"  # kinds of a frame
 GONE = Result(False, "the process that writes the recording is gone")
 
 _LENGTH = struct.Struct("<I")
@@ -303,22 +303,44 @@ def attempt(work: Callable[[], Any], lose: Lose) -> Any:
 
 def framed(message: Item | Told) -> bytes:
     """A message as it goes over the socket."""
-    data = b""
-    if isinstance(message, Item) and message.exchange is not None:
-        exchange = message.exchange
-        facts = [dict(fact) for fact in exchange.facts]
-        with contextlib.suppress(ValueError):  # a fact of other than plain values
-            # A third of what it takes to pickle an exchange.
-            data = ROW + marshal.dumps((message.uid, row_of(exchange), facts, bodies_held([exchange])))
-    data = data or OTHER + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    kind, plain = _plain(message)
+    if kind != OTHER:
+        try:
+            data = kind + marshal.dumps(plain)  # a third of what it takes to pickle an exchange
+        except ValueError:  # a fact of other than plain values
+            kind = OTHER
+    if kind == OTHER:
+        data = OTHER + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(data)) + data
 
 
+def _plain(message: Item | Told) -> tuple[bytes, Any]:
+    """The frequent messages as plain values, and which of them it is."""
+    if isinstance(message, Told):
+        if all(result.value is None for result in message.results):
+            return TOLD, ([result.done for result in message.results], *message[1:])
+    elif message.exchange is not None:
+        exchange = message.exchange
+        facts = [dict(fact) for fact in exchange.facts]
+        return ROW, (message.uid, row_of(exchange), facts, bodies_held([exchange]))
+    elif message.reservation is not None:
+        return RESERVATION, (message.uid, *message.reservation)
+    return OTHER, None
+
+
 def _message(data: bytes | bytearray) -> Any:
-    if data[:1] == ROW:
-        uid, row, facts, held = marshal.loads(data[1:])  # noqa: S302 - from ourselves, as what is below
-        return Item(uid, exchange_of(row, facts, "live", 0, held))
-    return pickle.loads(data[1:])  # noqa: S301
+    kind = data[:1]
+    if kind == OTHER:
+        return pickle.loads(data[1:])  # noqa: S301 - from ourselves
+    plain = marshal.loads(data[1:])  # noqa: S302
+    if kind == TOLD:
+        done, *rest = plain
+        return Told([Result(one) for one in done], *rest)
+    if kind == RESERVATION:
+        uid, *reservation = plain
+        return Item(uid, reservation=Reservation(*reservation))
+    uid, row, facts, held = plain
+    return Item(uid, exchange_of(row, facts, "live", 0, held))
 
 
 def taken(received: bytearray, most: int = MAX_BATCH) -> list[Any]:

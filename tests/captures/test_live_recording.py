@@ -25,6 +25,7 @@ from captures.exchange import Body, Exchange, Request, Response
 from captures.journal import Fault, verify
 from captures.journal_file import JOURNAL
 from captures.live_recording import LiveRecording
+from captures.retention import Keep
 from captures.rows import row_of
 from captures.sink import Item, Question, Reservation, Result
 from captures.store import Store
@@ -273,16 +274,21 @@ def test_kill_9_leaves_what_was_acknowledged_and_no_process(tmp_path: Path) -> N
 @settings(max_examples=50, deadline=None)
 def test_frames_come_out_as_they_went_in_however_they_are_cut(exchanges: list[Exchange], cuts: list[int]) -> None:
     sent = [Item(f"uid {number}", exchange) for number, exchange in enumerate(exchanges)]
-    told = Told([Result(True, {"any": (1, None)})], True, {"what": 2})
-    data = b"".join([*map(framed, sent), framed(told)])
+    others: tuple[Item | Told, ...] = (
+        Told([Result(True, {"any": (1, None)})], True, {"what": 2}),
+        Told([Result(True), Result(False)], False, {}, "why"),
+        Item("uid", reservation=Reservation("mac:x", "rule", "path", 7)),
+        Item(question=Question("tidy", Keep(7))),
+    )
+    data = b"".join([*map(framed, sent), *map(framed, others)])
     received, found = bytearray(), []
     places = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
     for start, end in zip([0, *places], places, strict=False):
         received += data[start:end]
         found += taken(received)
     assert not received
-    *items, last = found
-    assert last == told
+    items = found[: len(sent)]
+    assert tuple(found[len(sent) :]) == others
     assert [one.uid for one in items] == [one.uid for one in sent]
     for ours, theirs in zip(sent, items, strict=True):
         assert ours.exchange is not None
