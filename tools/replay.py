@@ -173,6 +173,8 @@ def compare_answers(args: argparse.Namespace, source: Source) -> int:
                 continue
             differences = list(answer_differences(exchange, answer))
             different += bool(differences)
+            if differences and (exchange.rewritten_request or exchange.rewritten_response):
+                differences.append("recorded with this exchange rewritten by upshim; sent is what the phone had sent")
             report(exchange, differences, as_json=args.json)
     if not args.json:
         unanswered = f", {silent} not answered" if silent else ""

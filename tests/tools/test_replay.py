@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from captures.exchange import Body, Exchange, Request, Response
+from captures.exchange import Body, Exchange, Request, Response, bodies_held
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
 from tests.captures.test_store import an_exchange
@@ -103,6 +103,24 @@ def test_requests_are_sent_again_and_answers_compared(recording: Path, capsys: p
     check, _, fetch = (json.loads(line)["differences"] for line in capsys.readouterr().out.splitlines())
     assert check[-1] == "means: offers nothing recorded, offers 1.0.522.103 now"
     assert "no answer" in fetch[0]
+
+
+def test_a_difference_that_a_rewrite_may_explain_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stuck = exchanges()[0]
+    reported = replace(stuck.request, body=Body.of(check_body(Version="0.0.0.0")))
+    rewritten = replace(stuck, rewritten_request=reported)
+    with closing(Store.create(tmp_path / "rec")) as store:
+        store.add([stuck, rewritten], bodies=bodies_held([stuck, rewritten]))
+
+    def offers(_: Received) -> Iterator[bytes]:
+        yield message(answer_body("http://pool" + FIRMWARE, "1.0.522.103"), "Content-Type: text/xml")
+
+    with serving(offers) as server:
+        assert main(["replay", str(tmp_path / "rec"), "--to", server.url, "--json"]) == 1
+        assert [request.body for request in server.received] == [check_body()] * 2
+    plain, other = (json.loads(line)["differences"] for line in capsys.readouterr().out.splitlines())
+    assert other[:-1] == plain
+    assert "rewritten by upshim" in other[-1]
 
 
 def test_the_recorded_pace_can_be_kept(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
