@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captures.exchange import endpoint
 from captures.items import Observation
@@ -17,7 +17,6 @@ from captures.open_exchange import moment
 from dissectors.errors import DissectError
 
 if TYPE_CHECKING:
-    from captures.packets import Datagram
     from captures.tcp import Connection, Sink
     from dissectors.dhcp_message import DhcpMessage
     from dissectors.sip import SipMessage
@@ -34,6 +33,18 @@ _NAMES = re.compile(
     r"|_(?:sip(?:internal(?:tls)?|external(?:tls)?|federationtls|s)?|ntp|autodiscover)\._(?:tcp|tls|udp)\.",
     re.IGNORECASE,
 )
+
+
+class Datagram(NamedTuple):
+    """A UDP payload; `time` in nanoseconds since 1970, addresses as raw bytes."""
+
+    time: int
+    source: bytes
+    target: bytes
+    source_port: int
+    target_port: int
+    payload: bytes
+    source_mac: str
 
 
 class Bootstrap:

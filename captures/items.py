@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from captures.exchange import Fact, rfc3339
+from captures.exchange import Exchange, Fact, rfc3339
 
 DECRYPTED: Fact = {"fact": "tls", "decrypted_by": "tshark"}  # of an exchange: its bytes are another program's word
 
@@ -103,3 +103,6 @@ class CaptureSummary:
             "partial": self.partial,
             "problems": list(self.problems),
         }
+
+
+Item = Exchange | Observation | JoinedObject | CaptureSummary  # what is shown of a capture

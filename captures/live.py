@@ -20,7 +20,8 @@ from captures.packet_files import Packet, PacketFile
 from captures.packets import full_reader, item_of
 
 if TYPE_CHECKING:
-    from captures.sources import Item, ReadOptions
+    from captures.items import Item
+    from captures.read_options import ReadOptions
 
 LONGEST = 1 << 18  # bytes of one packet
 WAIT = 0.5  # seconds between looks at the clock while nothing comes

@@ -18,7 +18,7 @@ from captures.exchange import (
     request_of,
     response_of,
 )
-from captures.items import Observation
+from captures.items import CaptureSummary, JoinedObject, Observation
 from captures.objects import ObjectJoiner
 from dissectors.http1 import RequestHead, ResponseHead
 
@@ -167,6 +167,9 @@ class Finished(NamedTuple):
             None if response_started is None else moment(response_started),
             self.client_mac,
         )
+
+
+PlainItem = Finished | Observation | JoinedObject | CaptureSummary
 
 
 class Recorder:

@@ -14,21 +14,22 @@ from dataclasses import replace
 from ipaddress import ip_address
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from captures import link
-from captures.bootstrap import Bootstrap
+from captures.bootstrap import Bootstrap, Datagram
 from captures.http_conversation import Claim, Conversation
 from captures.ip import TCP, UDP, Defragmenter, Segment
-from captures.items import DECRYPTED, CaptureSummary, JoinedObject, Observation
-from captures.open_exchange import Finished, Recorder
+from captures.items import DECRYPTED, CaptureSummary, Observation
+from captures.open_exchange import Finished, PlainItem, Recorder
 from captures.packet_files import Packet, PacketFile, open_packets
 from captures.reading_ahead import read_ahead, worth_two_processes
 from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
 
 if TYPE_CHECKING:
+    from captures.items import Item
     from captures.objects import ObjectJoiner
-    from captures.sources import Item, ReadOptions
+    from captures.read_options import ReadOptions
     from captures.tls_decryption import Decryption
 
 # Ethernet type; IPv4 version and header length, total length, fragment field, protocol, addresses and ports together;
@@ -38,19 +39,6 @@ _TCP = struct.Struct(">IIBB")
 _SHORTEST = _PLAIN.size
 
 
-class Datagram(NamedTuple):
-    """A UDP payload; `time` in nanoseconds since 1970, addresses as raw bytes."""
-
-    time: int
-    source: bytes
-    target: bytes
-    source_port: int
-    target_port: int
-    payload: bytes
-    source_mac: str
-
-
-PlainItem = Finished | Observation | JoinedObject | CaptureSummary
 Datagrams = Callable[[Datagram], Iterable[Observation]]
 
 

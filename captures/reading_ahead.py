@@ -20,8 +20,8 @@ from captures.errors import CaptureError
 from captures.open_exchange import Finished
 
 if TYPE_CHECKING:
-    from captures.packets import PlainItem
-    from captures.sources import ReadOptions
+    from captures.open_exchange import PlainItem
+    from captures.read_options import ReadOptions
 
 LARGE = 32 << 20  # bytes of a file for which a second process is worth its start
 MANY = 1000  # exchanges that are read here first

@@ -10,37 +10,18 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from captures import har_json, tnetstrings
-from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Fact
-from captures.items import DECRYPTED, CaptureSummary, JoinedObject, Observation
+from captures.items import DECRYPTED, Item
+from captures.read_options import ReadOptions
 from captures.recording_folder import is_recording
 
 HEAD = 4096  # bytes a kind is told by
-HOLD = 1 << 20  # a body up to this size is held in memory with its exchange
-
-Item = Exchange | Observation | JoinedObject | CaptureSummary
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """What a reader is asked for. `bodies`: every body is also kept there; larger ones than `hold` are only hashed.
-
-    `secrets`: facts of other protocols than HTTP name SIP users too. `progress` is told of bytes read from a file.
-    """
-
-    hold: int = HOLD
-    bodies: BodyFiles | None = None
-    keylog: Path | None = None
-    tls_key: Path | None = None  # RSA, PEM
-    secrets: bool = False
-    progress: Callable[[int], None] | None = None
 
 
 class Source(NamedTuple):

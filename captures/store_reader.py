@@ -15,8 +15,8 @@ from captures.engines import reason
 from captures.errors import StoreError
 from captures.exchange import Body, Exchange, bodies_of
 from captures.items import CaptureSummary
+from captures.read_options import ReadOptions
 from captures.recording_folder import DATABASE
-from captures.sources import ReadOptions
 from captures.store import Store
 
 

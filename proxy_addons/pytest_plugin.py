@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from captures.exchange import Exchange
-from captures.sources import ReadOptions, read_exchanges
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from captures.store import Store
 
 HOLD = 16 << 20  # a body up to this size is held with its exchange

@@ -9,7 +9,7 @@ from pathlib import Path
 from captures.database_url import Place
 from captures.errors import CaptureError
 from captures.items import CaptureSummary
-from captures.sources import ReadOptions
+from captures.read_options import ReadOptions
 from captures.tls_secrets import check_keylog, check_rsa_key
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 

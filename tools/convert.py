@@ -29,10 +29,11 @@ from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place, place_of
 from captures.errors import CaptureError
 from captures.exchange import Exchange
-from captures.items import CaptureSummary, Observation
+from captures.items import CaptureSummary, Item, Observation
+from captures.read_options import ReadOptions
 from captures.recording_folder import DATABASE, is_recording
 from captures.redaction import for_export
-from captures.sources import Item, ReadOptions, read_exchanges
+from captures.sources import read_exchanges
 from captures.targets import TARGETS, create_writer, kept_in, kind_of
 from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput

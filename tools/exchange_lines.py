@@ -14,8 +14,7 @@ from datetime import date, datetime
 from typing import TextIO
 
 from captures.exchange import Exchange
-from captures.items import DECRYPTED, CaptureSummary, JoinedObject, Observation
-from captures.sources import Item
+from captures.items import DECRYPTED, CaptureSummary, Item, JoinedObject, Observation
 from tools.fact_words import words
 
 HTTPS_PORT = ":443"

@@ -27,9 +27,10 @@ from captures.database_url import place_of
 from captures.errors import CaptureError
 from captures.exchange import Exchange
 from captures.facts import facts_of
-from captures.items import CaptureSummary
+from captures.items import CaptureSummary, Item
 from captures.json_lines import JsonLines
-from captures.sources import Item, ReadOptions, read_exchanges
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_UNUSABLE, UnusableInput
 from tools.options import above_zero

@@ -23,8 +23,9 @@ from captures.database_url import Place, place_of
 from captures.errors import CaptureError
 from captures.exchange import Exchange, Headers, Request, Response
 from captures.items import CaptureSummary
+from captures.read_options import ReadOptions
 from captures.redaction import redacted_value
-from captures.sources import ReadOptions, read_exchanges
+from captures.sources import read_exchanges
 from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 from tools.exchange_lines import printable

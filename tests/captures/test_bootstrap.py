@@ -9,7 +9,8 @@ from scapy.layers.dns import DNS, DNSQR
 
 from captures.exchange import Exchange
 from captures.items import Observation
-from captures.sources import ReadOptions, read_exchanges
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from tests.captures.wire import START, Packet, Talk, answer, ethernet, ipv4, pcap, request, udp, written
 from tools.cli import main
 

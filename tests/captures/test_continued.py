@@ -14,7 +14,8 @@ from captures.exchange import Exchange
 from captures.items import JoinedObject
 from captures.packet_files import PacketFile, open_packets
 from captures.packets import full_reader
-from captures.sources import ReadOptions, read_exchanges
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from tests.captures.tls_talk import make_certificate, tls_talk
 from tests.captures.wire import RST, START, Packet, Talk, pcap, request, written
 from tests.conftest import require_tool

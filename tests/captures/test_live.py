@@ -15,7 +15,7 @@ from captures.errors import CaptureError
 from captures.exchange import Exchange
 from captures.items import CaptureSummary, Observation
 from captures.live import listen, read_live
-from captures.sources import ReadOptions
+from captures.read_options import ReadOptions
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a packet socket needs root")
 

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from captures.bodies import BodyFiles
+from captures.bootstrap import Datagram
 from captures.exchange import Exchange
-from captures.items import CaptureSummary, JoinedObject, Observation
-from captures.packets import Datagram, PacketReader
-from captures.sources import Item, ReadOptions, read_exchanges
+from captures.items import CaptureSummary, Item, JoinedObject, Observation
+from captures.packets import PacketReader
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from captures.tcp import MAX_SEGMENTS
 from tests.captures.wire import (
     ACK,

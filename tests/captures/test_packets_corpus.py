@@ -20,10 +20,11 @@ import pytest
 
 from captures.errors import CaptureError
 from captures.exchange import Exchange
-from captures.items import CaptureSummary, JoinedObject
+from captures.items import CaptureSummary, Item, JoinedObject
 from captures.packet_files import open_packets
 from captures.packets import PacketReader
-from captures.sources import Item, ReadOptions, read_exchanges
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from tests.conftest import CORPUS, require_tool
 
 # Capture -> (who is right, what is different and why).

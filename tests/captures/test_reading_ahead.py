@@ -14,8 +14,9 @@ from captures.bodies import BodyFiles
 from captures.errors import CaptureError
 from captures.exchange import Exchange
 from captures.items import CaptureSummary
-from captures.packets import PlainItem
-from captures.sources import ReadOptions, read_exchanges
+from captures.open_exchange import PlainItem
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from tests.captures.wire import Packet, Talk, answer, block, interface, pcap, request, section, written
 
 Plain = Generator[PlainItem, None, None]

@@ -25,9 +25,9 @@ from captures.audit import audit, entries_of
 from captures.database_url import DatabaseUrl
 from captures.errors import StoreError
 from captures.exchange import Body, Request
+from captures.read_options import ReadOptions
 from captures.recording import Recording
 from captures.shared_bodies import SMALL
-from captures.sources import ReadOptions
 from captures.spool import SPOOL
 from captures.store import Store
 from captures.store_reader import read

@@ -14,8 +14,9 @@ from captures.database_url import Place
 from captures.errors import StoreError
 from captures.exchange import Body, Exchange, Request, Response
 from captures.items import CaptureSummary
+from captures.read_options import ReadOptions
 from captures.recording_folder import DATABASE
-from captures.sources import ReadOptions, read_exchanges
+from captures.sources import read_exchanges
 from captures.store import Store
 from captures.store_reader import read
 

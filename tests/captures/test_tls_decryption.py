@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from captures import tls_decryption
 from captures.errors import CaptureError
 from captures.exchange import Exchange
-from captures.items import DECRYPTED, CaptureSummary, Observation
-from captures.sources import Item, ReadOptions, read_exchanges
+from captures.items import DECRYPTED, CaptureSummary, Item, Observation
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from captures.tls_secrets import check_keylog, check_rsa_key
 from tests.bodies import REPORT_ZERO
 from tests.captures.test_bootstrap import FORBIDDEN, REGISTER

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from captures.exchange import Exchange
-from captures.sources import ReadOptions, read_exchanges
+from captures.read_options import ReadOptions
+from captures.sources import read_exchanges
 from tests.captures.tls_talk import make_certificate
 from tests.captures.wire import Talk, pcap, request, written
 from tests.conftest import require_tool

@@ -18,8 +18,9 @@ from captures.exchange import Body, Exchange, Request, Response
 from captures.facts import login_facts
 from captures.har_writer import HarWriter
 from captures.pcap_writer import PcapWriter
+from captures.read_options import ReadOptions
 from captures.redaction import for_export
-from captures.sources import ReadOptions, read_exchanges
+from captures.sources import read_exchanges
 from captures.store_writer import StoreWriter
 from captures.targets import create_writer
 from dissectors import ntlm

@@ -9,8 +9,7 @@ from datetime import timedelta
 import pytest
 
 from captures.exchange import Body, Exchange, Request, Response
-from captures.items import DECRYPTED, CaptureSummary, JoinedObject, Observation
-from captures.sources import Item
+from captures.items import DECRYPTED, CaptureSummary, Item, JoinedObject, Observation
 from tests.captures.test_store import an_exchange
 from tools.exchange_lines import Lines
 
