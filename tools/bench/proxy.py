@@ -1,8 +1,9 @@
 """The proxy beside direct access, nginx, HAProxy and mitmdump: speed, latency, downloads, memory.
 
 Everything runs in one go, on the loopback interface: in each round every program takes its turn with update checks
-over 8 connections that are kept, then over new ones (4 at once); then all take turns with downloads, six each. The
-medians of the rounds are printed.
+over 64 connections that are kept, as many phones as ask at the same moment, then over 8, of which times of an answer
+are told, then over new ones (8 at once); then all take turns with downloads, six each. The medians of the rounds are
+printed.
 
 - upshim with rules rewrites and records every check, each with a reservation: the hardest case. In the mixed fleet the
   rules want one phone of 25; the others' checks are decoded, decided on and recorded.
@@ -42,7 +43,7 @@ from tools.bench.proxy_load import download, generator, load, scripts
 from tools.bench.proxy_targets import Target, Usage, backend, targets
 from tools.options import above_zero
 
-CONNECTIONS, NEW_CONNECTIONS, DOWNLOADS = 8, 4, 3
+MANY, FEW, DOWNLOADS = 64, 8, 3
 PLAIN, OURS, FRONT = "mitmdump", "upshim, rules and recording", "HAProxy + 2 upshims"
 AT_LEAST, FIRMWARE_AT_LEAST = 1.5, 0.9  # times mitmdump; times direct
 FIRST_BYTE, MEMORY = 10.0, 150e6  # milliseconds, bytes
@@ -51,7 +52,8 @@ FIRST_BYTE, MEMORY = 10.0, 150e6  # milliseconds, bytes
 class Checks(NamedTuple):
     """One turn of one program with update checks."""
 
-    checks_per_s: float
+    checks_per_s: float  # over many connections
+    few_per_s: float  # over few
     p50: float
     p99: float
     connections_per_s: float
@@ -112,26 +114,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_turn(target: Target, seconds: float, folder: Path) -> Checks:
-    """One turn with checks over connections that are kept, and over new ones."""
+    """One turn with checks over connections that are kept, many and few, and over new ones."""
     usage = Usage(target.processes)
     keep, close = ("mixed", "mixed-close") if target.mixed else ("keep", "close")
-    load(target.port, CONNECTIONS, 1, folder, keep)  # warm
+    load(target.port, MANY, 1, folder, keep)  # warm
     usage.settle()
     before = usage.cpu()
-    kept = load(target.port, CONNECTIONS, seconds, folder, keep)
+    kept = load(target.port, MANY, seconds, folder, keep)
     busy_after = usage.settle()
     cpu = usage.cpu() - before
-    new = load(target.port, NEW_CONNECTIONS, seconds, folder, close)
+    few = load(target.port, FEW, seconds, folder, keep)
+    usage.settle()
+    new = load(target.port, FEW, seconds, folder, close)
     usage.settle()
     return Checks(
         kept.requests / kept.seconds,
-        kept.p50,
-        kept.p99,
+        few.requests / few.seconds,
+        few.p50,
+        few.p99,
         new.requests / new.seconds,
         cpu * 1000 / max(1, kept.requests),
         busy_after,
         kept.busy,
-        kept.failed + new.failed,
+        kept.failed + few.failed + new.failed,
     )
 
 
@@ -201,7 +206,7 @@ def show(results: list[dict[str, Any]], setting: dict[str, Any]) -> None:
     files = f"MB/s: a file of {setting['download_mb']} MB, hashed by the client / only taken"
     table = Table(title=title, caption=files)
     table.add_column("program", no_wrap=True)
-    columns = ("checks/s", "x mitmdump", "p50/p99 ms", "CPU ms", "load %", "new conn/s")
+    columns = ("checks/s", "x mitmdump", "few/s", "p50/p99 ms", "CPU ms", "load %", "new conn/s")
     for name in (*columns, "MB/s", "x direct", "first byte ms", "RSS/peak MB"):
         table.add_column(name, justify="right", no_wrap=True)
     plain = next(result for result in results if result["program"] == PLAIN)
@@ -214,6 +219,7 @@ def show(results: list[dict[str, Any]], setting: dict[str, Any]) -> None:
             one["program"],
             f"{one['checks_per_s']:,.0f}",
             f"{one['checks_per_s'] / plain['checks_per_s']:.2f}" if plain["installed"] else "",
+            f"{one['few_per_s']:,.0f}",
             f"{one['p50']:.2f}/{one['p99']:.1f}",
             f"{one['cpu_ms']:.3f}" if one["memory"] is not None else "",
             f"{one['load_busy']:.0%}".removesuffix("%"),
@@ -223,4 +229,4 @@ def show(results: list[dict[str, Any]], setting: dict[str, Any]) -> None:
             f"{one['first_byte']:.1f}",
             memory,
         )
-    Console(width=None if Console().is_terminal else 160).print(table)
+    Console(width=None if Console().is_terminal else 170).print(table)

@@ -118,7 +118,9 @@ def test_a_download_is_compared_with_the_direct_one_of_the_same_moment() -> None
     assert turns["direct"].of_direct == 1
     assert turns["same"].of_direct == turns["same"].mb_per_s / turns["direct"].mb_per_s
     assert [turn.failed for turn in turns.values()] == [0, 1, 0]  # same, spoilt, direct
-    told = summary(targets[1], [Checks(3, 1, 2, 1, 1, 0, 0.1, 1), Checks(1, 1, 2, 1, 1, 0, 0.1, 0)], [turns["same"]])
+    told = summary(
+        targets[1], [Checks(3, 2, 1, 2, 1, 1, 0, 0.1, 1), Checks(1, 2, 1, 2, 1, 1, 0, 0.1, 0)], [turns["same"]]
+    )
     assert (told["checks_per_s"], told["failed"], told["spread"]) == (2, 1, [1, 3])
     assert told["first_byte"] == round(turns["same"].first_byte, 3)
 
