@@ -31,12 +31,13 @@ OLD_SUITES = {
     0x0064: "EXP1024-RC4-SHA",
 }
 NO_SUITES = (0x00FF, 0x5600)  # signals in the guise of suites
+SSLV2_HELLOS = (b"\1\0\2", b"\1\3\0", b"\1\3\1")  # behind the length: type, version
 VERSIONS = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2"}
 
 
 def is_sslv2(data: bytes) -> bool:
     """Whether this is a hello in the framing of SSL 2 (RFC 5246, E.2), whatever version it asks for."""
-    return len(data) >= 5 and data[0] & 0x80 != 0 and data[2] == 1 and data[3:5] in {b"\0\2", b"\3\0", b"\3\1"}
+    return len(data) >= 5 and data[0] & 0x80 != 0 and data[2:5] in SSLV2_HELLOS
 
 
 def is_tls(data: bytes) -> bool:
@@ -46,7 +47,9 @@ def is_tls(data: bytes) -> bool:
 
 
 def may_become_tls(data: bytes) -> bool:
-    """Whether these are fewer bytes than tell TLS from anything else, and could be its first."""
+    """Whether these are fewer bytes than tell TLS, or SSL 2, from anything else, and could be its first."""
+    if len(data) < 5 and data[:1] >= b"\x80":
+        return any(begin.startswith(data[2:]) for begin in SSLV2_HELLOS)
     return 0 < len(data) < 3 and b"\x16\x03".startswith(data[:2])
 
 

@@ -21,6 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from proxy_addons.hello import is_sslv2, is_tls, may_become_tls
 from proxy_addons.phone_identity import IdentityError, load_identity
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
 from tests.conftest import ROOT as PROJECT
@@ -145,6 +146,15 @@ def test_the_very_hello_of_windows_ce_is_answered(proxy: Proxy) -> None:
             chosen = stream.read(answer[-1] + 2)[-2:]  # after the session's identity
     assert answer[:3] == b"\x16\3\1"
     assert chosen == struct.pack("!H", AES)
+
+
+def test_what_may_become_tls_is_waited_for() -> None:
+    for hello in (sslv2_hello(), client_hello(RC4)):
+        sizes = [size for size in range(1, 6) if not may_become_tls(hello[:size])]
+        assert all(is_sslv2(hello[:size]) or is_tls(hello[:size]) for size in sizes), sizes
+        assert 5 in sizes
+    for other in (b"", b"G", b"GET /", b"\x80\x2e\2", b"\x16\4", b"\xff\xff\xff"):
+        assert not may_become_tls(other), other
 
 
 def test_it_says_what_works_and_what_cannot(proxy: Proxy) -> None:
