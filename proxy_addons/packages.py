@@ -13,7 +13,8 @@ from urllib.parse import quote, unquote
 
 from dissectors.update_urls import PackagePath, path_of
 from dissectors.version import Version
-from proxy_addons.rules import Rule, UpgradePath
+from proxy_addons.phone import UpgradePath
+from proxy_addons.rules import Rule
 
 IMAGE_SIZES = range(64 << 10, (1 << 30) + 1)  # bytes
 CATALOG_SIZES = range(100, (1 << 20) + 1)

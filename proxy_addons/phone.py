@@ -1,13 +1,17 @@
-"""A phone as its update check describes it, and the comparison with what a rule is for."""
+"""A phone as its update check describes it, the upgrade path of its kind, and how the two are compared."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
-from proxy_addons.rule_index import folded, identity_of_path, identity_of_phone
-from proxy_addons.rules import IDENTITY, UpgradePath
+
+IDENTITY = ("device_type", "vendor", "model", "revision", "locale")
+MAX_REMEMBERED = 200  # characters of what a phone says it is
+
+Identity = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,25 @@ class Phone:
     user: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UpgradePath:
+    """A device family and the versions it goes through, oldest first."""
+
+    name: str
+    device_type: str
+    vendor: str
+    model: str
+    revision: str
+    locale: str
+    waypoints: tuple[Version, ...]
+    required: frozenset[Version] = frozenset()
+    update_type: str = "CPE"
+
+    def next_after(self, version: Version) -> Version | None:
+        """The first waypoint above a version."""
+        return next((waypoint for waypoint in self.waypoints if waypoint > version), None)
+
+
 def identity_mismatch(path: UpgradePath, phone: Phone) -> str | None:
     """Which of the five parts of the identity differs from what a path is for, None where none does."""
     if identity_of_path(path) == identity_of_phone(phone):
@@ -43,3 +66,26 @@ def identity_mismatch(path: UpgradePath, phone: Phone) -> str | None:
 def same(one: str, other: str) -> bool:
     """Equal but for letter case and surrounding white space."""
     return folded(one) == folded(other)
+
+
+def identity_of_path(path: UpgradePath) -> Identity:
+    """What a path is for, in the form identities are compared in."""
+    return _identity(path.device_type, path.vendor, path.model, path.revision, path.locale)
+
+
+def identity_of_phone(phone: Phone) -> Identity:
+    """What a phone is; what it does not tell is blank, as no path is."""
+    told = (phone.device_type, phone.vendor, phone.model, phone.revision, phone.locale)
+    return _of_many(*told) if sum(len(part or "") for part in told) > MAX_REMEMBERED else _identity(*told)
+
+
+def _of_many(*told: str | None) -> Identity:
+    return tuple(folded(part or "") for part in told)
+
+
+_identity = lru_cache(1024)(_of_many)  # thousands of phones are of a few kinds
+
+
+def folded(text: str) -> str:
+    """Without the differences that do not count: letter case and surrounding white space."""
+    return text.strip().casefold()

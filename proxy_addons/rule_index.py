@@ -11,20 +11,36 @@ import heapq
 import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
+from proxy_addons.phone import Identity, Phone, UpgradePath, folded, identity_of_path, identity_of_phone
 from proxy_addons.toml_table import Network
-
-if TYPE_CHECKING:
-    from proxy_addons.phone import Phone
-    from proxy_addons.rules import Rule, UpgradePath
-
-MAX_REMEMBERED = 200  # characters of what a phone says it is
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Numbers = list[int]  # of rules, rising
-Identity = tuple[str, ...]
+
+
+class Conditions(Protocol):
+    """What of a rule tells whose it may be."""
+
+    @property
+    def path(self) -> UpgradePath | None:
+        """None: of every kind of phone."""
+
+    @property
+    def macs(self) -> frozenset[str] | None:
+        """The phones of these addresses; None: of all."""
+
+    @property
+    def serials(self) -> frozenset[str] | None:
+        """The phones of these serial numbers; None: of all."""
+
+    @property
+    def subnets(self) -> tuple[Network, ...] | None:
+        """The phones there; None: everywhere."""
+
+
+R = TypeVar("R", bound=Conditions)
 
 
 @dataclass(slots=True)
@@ -36,7 +52,7 @@ class _Shelf:
     subnets: dict[tuple[int, int], dict[int, Numbers]] = field(default_factory=dict)  # version, prefix -> network
     others: Numbers = field(default_factory=list)
 
-    def put(self, number: int, rule: Rule) -> None:
+    def put(self, number: int, rule: Conditions) -> None:
         if rule.macs is not None:
             for mac in rule.macs:
                 self.macs.setdefault(mac, []).append(number)
@@ -67,17 +83,17 @@ class _Shelf:
                     yield networks.get(int(address) >> below << below, [])
 
 
-class RuleIndex:
+class RuleIndex(Generic[R]):
     """The rules of a file, found by phone."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[R]) -> None:
         self._rules = rules
         self._shelves: dict[Identity | None, _Shelf] = {}
         for number, rule in enumerate(rules):
             identity = identity_of_path(rule.path) if rule.path is not None else None
             self._shelves.setdefault(identity, _Shelf()).put(number, rule)
 
-    def candidates(self, phone: Phone) -> Iterator[Rule]:
+    def candidates(self, phone: Phone) -> Iterator[R]:
         """Every rule that matches and few others, in the order of the file."""
         shelves = (self._shelves.get(key) for key in (identity_of_phone(phone), None))
         found = [numbers for shelf in shelves if shelf for numbers in shelf.take(phone) if numbers]
@@ -86,29 +102,6 @@ class RuleIndex:
             if number != last:
                 last = number
                 yield self._rules[number]
-
-
-def identity_of_path(path: UpgradePath) -> Identity:
-    """What a path is for, in the form identities are compared in."""
-    return _identity(path.device_type, path.vendor, path.model, path.revision, path.locale)
-
-
-def identity_of_phone(phone: Phone) -> Identity:
-    """What a phone is; what it does not tell is blank, as no path is."""
-    told = (phone.device_type, phone.vendor, phone.model, phone.revision, phone.locale)
-    return _of_many(*told) if sum(len(part or "") for part in told) > MAX_REMEMBERED else _identity(*told)
-
-
-def _of_many(*told: str | None) -> Identity:
-    return tuple(folded(part or "") for part in told)
-
-
-_identity = lru_cache(1024)(_of_many)  # thousands of phones are of a few kinds
-
-
-def folded(text: str) -> str:
-    """Without the differences that do not count: letter case and surrounding white space."""
-    return text.strip().casefold()
 
 
 def address_of(text: str | None) -> Address | None:

@@ -46,6 +46,7 @@ from typing import Any
 from dissectors import DissectError
 from dissectors.version import Version
 from proxy_addons.conditions import NO_LIMITS, UNDECIDED, Limits, Rollout, VersionRange, Window
+from proxy_addons.phone import IDENTITY, UpgradePath
 from proxy_addons.rule_index import RuleIndex
 from proxy_addons.toml_table import Network, RulesError, Table
 
@@ -55,29 +56,9 @@ MAX_OFFERS_KEPT = 100  # of one phone, so that a limit can be counted
 MAX_FAILURES_KEPT = 20  # of one phone
 MAX_OUTCOMES_KEPT = 2000  # of one upgrade path, the newest
 RULE_FLAGS = ("allow_downgrade", "allow_address_identity", "check_files")
-IDENTITY = ("device_type", "vendor", "model", "revision", "locale")
 
 _PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class UpgradePath:
-    """A device family and the versions it goes through, oldest first."""
-
-    name: str
-    device_type: str
-    vendor: str
-    model: str
-    revision: str
-    locale: str
-    waypoints: tuple[Version, ...]
-    required: frozenset[Version] = frozenset()
-    update_type: str = "CPE"
-
-    def next_after(self, version: Version) -> Version | None:
-        """The first waypoint above a version."""
-        return next((waypoint for waypoint in self.waypoints if waypoint > version), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +132,7 @@ class Rules:
     paths: tuple[UpgradePath, ...] = ()
     rules: tuple[Rule, ...] = ()
     sha256: str = ""
-    index: RuleIndex = field(init=False, repr=False, compare=False)
+    index: RuleIndex[Rule] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", RuleIndex(self.rules))
@@ -374,13 +355,11 @@ class _Reader:
 
 
 __all__ = [
-    "IDENTITY",
     "HeaderEdits",
     "Offer",
     "Report",
     "Rule",
     "Rules",
     "RulesError",
-    "UpgradePath",
     "VersionRange",
 ]

@@ -39,11 +39,11 @@ from proxy_addons.interlocks import INTERLOCKS
 from proxy_addons.kill_switch import why_file
 from proxy_addons.ledger import Supposed
 from proxy_addons.packages import files_of, package_url
-from proxy_addons.phone import Phone, same
+from proxy_addons.phone import IDENTITY, Phone, same
 from proxy_addons.phone_events import rebuild
 from proxy_addons.phone_events import situation as check_in
 from proxy_addons.policy import Decision, Situation, intended, mismatch
-from proxy_addons.rules import IDENTITY, Rule, Rules, RulesError
+from proxy_addons.rules import Rule, Rules, RulesError
 from proxy_addons.upstream_files import Origin, UpstreamFiles
 from tools import switch
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput

@@ -7,8 +7,9 @@ import pytest
 
 from dissectors.mac_address import normal_mac
 from dissectors.version import Version
+from proxy_addons.phone import IDENTITY
 from proxy_addons.policy import Phone, decide, package_url
-from proxy_addons.rules import IDENTITY, Rules
+from proxy_addons.rules import Rules
 from tests.bodies import OFFER_NEXT, REPORT_ZERO, RULES
 
 STUCK = Phone(
