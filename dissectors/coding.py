@@ -42,18 +42,35 @@ def decode_body(data: bytes, codings: Sequence[str], limit: int = DEFAULT_LIMIT)
     return decoder.feed(data) + decoder.finish()
 
 
-def encode_body(data: bytes, codings: Sequence[str]) -> bytes:
-    """Apply the codings in order; the same input gives the same bytes. Raises `Unsupported`."""
-    for name in codings:
+def encode_body(data: bytes, codings: Sequence[str], like: bytes = b"") -> bytes:
+    """Apply the codings in order; the same input gives the same bytes. Raises `Unsupported`.
+
+    `like` is a body in these codings: `deflate` is written as it is there, zlib-wrapped or raw, for who sends it raw
+    may read nothing else. Raises `DissectError` where `like` is damaged.
+    """
+    raw = _raw_deflate(like, codings)
+    for place, name in enumerate(codings):
         if name in GZIP:
             import gzip  # noqa: PLC0415 - only writing needs it
 
             data = gzip.compress(data, mtime=0)
         elif name in DEFLATE:
-            data = zlib.compress(data)
+            deflate = zlib.compressobj(wbits=-15 if place in raw else 15)
+            data = deflate.compress(data) + deflate.flush()
         elif name not in IDENTITY:
             raise Unsupported(0, "gzip, deflate or identity", repr(name))
     return data
+
+
+def _raw_deflate(body: bytes, codings: Sequence[str]) -> set[int]:
+    """Which of the codings of a body, counted from 0, are deflate without the wrapping of zlib."""
+    raw = set()
+    for place in reversed(range(len(codings))):
+        if codings[place] in DEFLATE and len(body) >= 2 and not _has_zlib_header(body):
+            raw.add(place)
+        if place and body and not DEFLATE.isdisjoint(codings[:place]):
+            body = decode_body(body, codings[place : place + 1])
+    return raw
 
 
 class BodyDecoder:

@@ -16,7 +16,8 @@ from dissectors.coding import decode_body, encode_body, parse_codings
 from dissectors.update_check import Offer, UpdateAnswer, UpdateCheck
 from dissectors.vocabulary import Vocabulary
 from dissectors.xml_body import Field
-from proxy_addons.policy import Decision, Phone, Situation, decide, package_url
+from proxy_addons.phone import IDENTITY, Phone, same
+from proxy_addons.policy import Decision, Situation, decide, package_url
 from proxy_addons.rules import HeaderEdits, Rules
 
 SMALL = 8 << 10  # bytes of a body that is remembered
@@ -193,6 +194,8 @@ class Rewriter:
             return untouched
         if any(not existing.empty for existing in answer.offers):
             return replace(untouched, problems=("no offer made: the server offers something itself",))
+        if checked.phone is not None and (other := _other_device(answer, checked.phone)):
+            return replace(untouched, problems=(f"no offer made: the answer is about another device: {other}",))
         path, version = rule.path, offer.version
         places = {name for existing in answer.offers for name in Offer.__slots__ if getattr(existing, name) is not None}
         derived = {
@@ -217,6 +220,16 @@ class Rewriter:
             return None, f"content-coding not undone: {error}"
 
 
+def _other_device(answer: UpdateAnswer, phone: Phone) -> str:
+    """What an answer says of a device that the phone is not; blank where nothing contradicts it."""
+    for part in (*IDENTITY, "serial"):
+        field, own = getattr(answer, part), getattr(phone, part)
+        if field is not None and field.value.strip() and own is not None and not same(field.value, own):
+            return f"its {part} is {field.value[:40]!r}"
+    mac = answer.mac_address
+    return "its MAC address is another" if mac and phone.mac and mac != phone.mac else ""
+
+
 def _told(answer: UpdateAnswer, name: str) -> bool:
     return any((field := getattr(offer, name)) is not None and field.value.strip() for offer in answer.offers)
 
@@ -224,7 +237,7 @@ def _told(answer: UpdateAnswer, name: str) -> bool:
 def _edit(untouched: Edited, codings: Sequence[str], what: str, edit: Callable[[], bytes]) -> Edited:
     try:
         changed = edit()
-        return replace(untouched, sent=encode_body(changed, codings), sent_decoded=changed)
+        return replace(untouched, sent=encode_body(changed, codings, untouched.original), sent_decoded=changed)
     except DissectError as error:
         return replace(untouched, problems=(f"no {what} made: {error}",))
 

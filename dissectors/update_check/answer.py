@@ -120,10 +120,12 @@ class UpdateAnswer(Device):
         for name, text in wanted.items():
             if text is None:
                 continue
-            places = {getattr(offer, name) for offer in self.offers} - {None}
-            if len(places) != 1:
-                raise DissectError(0, f"one place for {name} in the answer", str(len(places) or "none"))
-            new[places.pop()] = str(text)
+            # Of several offers all must share it: in one of them alone it may be another module's.
+            places = {getattr(offer, name) for offer in self.offers}
+            found = places - {None}
+            if len(found) != 1 or len(places) != 1:
+                raise DissectError(0, f"one place for {name} in the answer", _count(found, places))
+            new[found.pop()] = str(text)
         return self.replace(new)
 
     def to_json(self, secrets: bool = False) -> dict[str, Any]:
@@ -136,6 +138,11 @@ class UpdateAnswer(Device):
             "encoding": self.source.encoding,
             "problems": list(self.problems),
         }
+
+
+def _count(found: set[Field], places: set[Field | None]) -> str:
+    """How many places there are."""
+    return "that of one offer of several" if len(found) == 1 and len(places) > 1 else str(len(found) or "none")
 
 
 def _offers(found: Findings) -> tuple[Offer, ...]:
@@ -161,13 +168,12 @@ def _offered_modules(found: Findings, urls: dict[int, Record]) -> list[tuple[int
     """What an answer says about modules, by the element it describes."""
     of_devices = {finding.group for finding in found.single if finding.kind in DEVICE_FIELDS} - urls.keys()
     modules: list[tuple[int, Record]] = []
-    echoes: list[tuple[int, Record]] = []
     for group, findings in module_groups(found).items():
         one = record(found, findings, MODULE_FIELDS)
         if one.keys() & {"file", "signature_file"} or (urls and "version" in one) or group in urls:
             lone = one.keys().isdisjoint({"file", "signature_file"})
-            (echoes if lone and group in of_devices else modules).append((group, one))
-    modules = modules or echoes  # a version beside a device's names is the installed one, unless it is the only one
+            if not (lone and group in of_devices):  # a version beside a device's names is the one it runs
+                modules.append((group, one))
     kinds = [kind for _, one in modules for kind in one]
     if len(urls) == 1 and len(modules) > 1 and len(kinds) == len(set(kinds)):
         # One offer with its parts in different elements.

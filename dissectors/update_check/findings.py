@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dissectors.errors import DissectError, LimitExceeded
+from dissectors.mac_address import normal_mac
 from dissectors.version import Version
 from dissectors.vocabulary import MODULE_FIELDS, URL_FIELDS, Vocabulary, normal_name
 from dissectors.xml_body import Element, Field, RawValue, XmlBody
@@ -22,6 +23,7 @@ MAX_PROBLEMS = 50
 _LIST_SEPARATORS = "#;"
 _FOREIGN_PREFIXES = ("xmlns", "xml", "xsi")
 _MAX_MESSAGE = 300
+_PLAIN_VERSION = ("version", "ver")
 _PERHAPS_A_LIST = ("module", "modules", "version")  # modules written as text
 _BESIDE_A_VERSION = ("file", "signature_file", *URL_FIELDS)  # what makes a blank version one to be filled in
 
@@ -35,6 +37,11 @@ class Finding(NamedTuple):
 
 
 Record = dict[str, Field]
+
+
+def _comparable(kind: str, text: str) -> str:
+    """A value without the differences that do not count."""
+    return (kind == "mac" and normal_mac(text)) or text.strip().casefold()
 
 
 def is_version(text: str) -> bool:
@@ -54,6 +61,7 @@ class Findings:
     single: list[Finding] = field(default_factory=list)
     lists: list[tuple[int, list[Field]]] = field(default_factory=list)
     module_elements: set[int] = field(default_factory=set)  # those named like one module
+    contradicted: set[str] = field(default_factory=set)  # kinds told several times, and not alike
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -70,13 +78,20 @@ class Findings:
             self.problems.append(text[:_MAX_MESSAGE])
 
     def only(self, kind: str, findings: Iterable[Finding]) -> Field | None:
-        """The one field of a kind; of several the first, with a problem and no span."""
+        """The one field of a kind; of several that say the same the first, with a problem and no span.
+
+        Of several that differ none: whichever was taken could be that of another device or module.
+        """
         fields = [finding.field for finding in findings if finding.kind == kind]
-        if len(fields) > 1:
-            places = ", ".join(str(one.offset) for one in fields[:4])
-            self.problem(f"{kind} is there {len(fields)} times (at bytes {places}): not editable")
-            return fields[0]._replace(span=None)
-        return fields[0] if fields else None
+        if len(fields) <= 1:
+            return fields[0] if fields else None
+        places = f"is there {len(fields)} times (at bytes {', '.join(str(one.offset) for one in fields[:4])})"
+        if kind not in URL_FIELDS and len({_comparable(kind, one.value) for one in fields} - {""}) > 1:
+            self.contradicted.add(kind)
+            self.problem(f"{kind} {places}, and not the same: none of them is believed")
+            return None
+        self.problem(f"{kind} {places}: not editable")
+        return next((one for one in fields if one.value), fields[0])._replace(span=None)
 
     def ancestors(self, group: int) -> Iterable[int]:
         """The element and those around it, inner first."""
@@ -128,6 +143,10 @@ class _Search:
                 valued = valued or (raw, name)
             if (kind := self._field_of(name, index)) is not None:
                 hits.append((kind, raw, name))
+        if index == 0 and len(hits) == 1 and hits[0][0] == "version" and normal_name(hits[0][2]) in _PLAIN_VERSION:
+            # <Check Version="1.0.0.0">: there is nothing beside it that it could be the version of.
+            self._found.problem(f"version {hits[0][1].value[:40]!r} is taken for that of the document")
+            hits.clear()
         text = element.text._replace(start=None, end=None) if nil and element.text else element.text
         if nil and own:
             self._found.problem(f"{element.tag} is marked nil: not editable")
@@ -209,7 +228,9 @@ def _drop_outer_versions(found: Findings, groups: dict[int, list[Finding]]) -> N
     """A lone version around modules is that of the protocol or the document, not of something installed."""
     around = {outer for group in groups for outer in list(found.ancestors(group))[1:]}
     for group in [group for group in groups if group in around]:
-        if {finding.kind for finding in groups[group]} == {"version"}:
+        lone = {finding.kind for finding in groups[group]} == {"version"}
+        # <FirmwareVersion> and the like say themselves that something is installed.
+        if lone and all(normal_name(finding.field.name) in _PLAIN_VERSION for finding in groups[group]):
             version = groups.pop(group)[0].field
             found.problem(f"version {version.value} (byte {version.offset}) is around modules and not taken for one")
 

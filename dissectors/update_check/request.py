@@ -59,7 +59,8 @@ class UpdateCheck(Device):
         device = device_fields(found)
         modules = _modules(found)
         told = any(name in _EVEN_BLANK or (name in _IDENTITY and one.value) for name, one in device.items())
-        if not told or len(device) + len(modules) < 2:
+        told = told or not found.contradicted.isdisjoint((*_EVEN_BLANK, *_IDENTITY))
+        if not told or len(device) + len(found.contradicted) + len(modules) < 2:
             known = ", ".join(device) or "none"
             raise DissectError(0, "an update check: names of a device and of what it runs", f"known names: {known}")
         mac = device.get("mac")

@@ -36,10 +36,27 @@ def test_nothing_but_the_one_error_escapes(data: bytes, codings: list[str]) -> N
         decode_body(data, codings, 1000)
 
 
-def test_deflate_comes_wrapped_or_raw() -> None:
+def raw_deflate(data: bytes) -> bytes:
     raw = zlib.compressobj(wbits=-15)
-    assert decode_body(raw.compress(b"phone" * 9) + raw.flush(), ["deflate"]) == b"phone" * 9
+    return raw.compress(data) + raw.flush()
+
+
+def test_deflate_comes_wrapped_or_raw() -> None:
+    assert decode_body(raw_deflate(b"phone" * 9), ["deflate"]) == b"phone" * 9
     assert decode_body(zlib.compress(b"phone" * 9), ["deflate"]) == b"phone" * 9
+
+
+@given(st.binary(max_size=3000), st.binary(max_size=3000))
+def test_deflate_is_written_as_it_came(came: bytes, data: bytes) -> None:
+    assert encode_body(data, ["deflate"], raw_deflate(came)) == raw_deflate(data)
+    assert encode_body(data, ["deflate"], zlib.compress(came)) == zlib.compress(data)
+    both = gzip.compress(raw_deflate(came))
+    assert gzip.decompress(encode_body(data, ["deflate", "gzip"], both)) == raw_deflate(data)
+    assert zlib.decompress(encode_body(data, ["gzip", "deflate"], raw_deflate(both)), -15) == gzip.compress(
+        data, mtime=0
+    )
+    with pytest.raises(DissectError):
+        encode_body(data, ["deflate", "gzip"], b"damaged")
 
 
 def test_gzip_members_join_and_zero_padding_is_dropped() -> None:

@@ -63,7 +63,31 @@ def test_offer_fills_the_blank_addresses() -> None:
     assert blank.replace(f'Version="{INTERIM}"'.encode(), b'Version=""') == answer_body()
 
 
+def about(device: str) -> bytes:
+    """An answer that says whom it is for."""
+    return answer_body().replace(b"<Answer>", f"<Answer><Device>{device}</Device>".encode())
+
+
+def test_an_answer_that_repeats_who_asked_is_rewritten() -> None:
+    shim = rewriter(OFFER_NEXT)
+    checked = shim.check(check_body(), ())
+    assert checked.phone is not None
+    echo = about(f"<Model>cx700</Model><MACAddress>{checked.phone.mac}</MACAddress><Vendor></Vendor>")
+    assert shim.answer(echo, (), checked, HOST).changed
+
+
+def test_a_device_told_of_twice_is_none_of_a_rule() -> None:
+    paired = b"<Paired><Model>CX600</Model></Paired><DeviceType>"
+    checked = rewriter(REPORT_ZERO).check(check_body().replace(b"<DeviceType>", paired, 1), ())
+    assert checked.phone is not None
+    assert checked.phone.model is None
+    assert not checked.body.changed
+    assert checked.decision.action == "leave"
+
+
 UNTOUCHED = [
+    (about("<Model>CX600</Model>"), "the answer is about another device: its model is 'CX600'"),
+    (about("<MACAddress>0004F2FFFFFF</MACAddress>"), "the answer is about another device: its MAC address is another"),
     (answer_body("http://server/DeviceUpdateFiles_Int/x", "1.2.3.4"), "the server offers something itself"),
     (b"<!-- synthetic --><Answer><Result>0</Result></Answer>", "no offer made"),
     (answer_body().replace(b'"CPE.nbt"', b'""'), "the rule names no file"),

@@ -167,6 +167,24 @@ def test_the_version_of_the_echoed_device_is_not_offered() -> None:
     assert [str(offer.offered_version) for offer in decoded.offers] == ["1.0.522.101"]
 
 
+def test_the_version_an_echoed_device_runs_is_left_alone() -> None:
+    decoded = decode(
+        b"<R><!-- synthetic --><Device><Model>CX700</Model><Version>1.0.522.73</Version></Device><BaseURL/></R>"
+    )
+    assert [offer.version for offer in decoded.offers] == [None]
+    assert b"<Version>1.0.522.73</Version>" in decoded.with_offer(base_url="http://a/")
+
+
+def test_a_version_that_only_one_of_several_modules_has_is_not_the_place_of_the_offered_one() -> None:
+    decoded = decode(
+        b"<R><!-- synthetic --><BaseURL/><File FileName='CPE.nbt' SignatureFileName='CPE.cat'/>"
+        b"<File FileName='Boot.nbt' Version='1.2.3.4'/></R>"
+    )
+    with pytest.raises(DissectError, match="one place for version in the answer, found that of one offer of several"):
+        decoded.with_offer(base_url="http://a/", version="1.0.522.101")
+    assert b"1.2.3.4" in decoded.with_offer(base_url="http://a/")
+
+
 def test_several_files_share_one_url() -> None:
     decoded = decode(
         b"<R><!-- synthetic --><Internal><BaseURL>a</BaseURL></Internal><External><ExternalBaseURL/></External>"

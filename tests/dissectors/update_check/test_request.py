@@ -198,18 +198,69 @@ def test_a_protocol_version_is_not_an_installed_one(version: str) -> None:
 
 def test_duplicates_are_named_and_left_alone() -> None:
     body = (
-        b"<R><!-- synthetic --><Model>CX700</Model><Model>CX600</Model><SerialNumber>1</SerialNumber>"
-        b"<Module Version='1.0.522.73' FileVersion='1.0.522.74'/></R>"
+        b"<R><!-- synthetic --><Model>CX700</Model><Phone><Model>cx700 </Model></Phone><SerialNumber>1</SerialNumber>"
+        b"<MAC/><MAC>0004F2000176</MAC><MacAddress>00-04-f2-00-01-76</MacAddress>"
+        b"<Module Version='1.0.522.73' FileVersion='1.0.522.73'/></R>"
     )
     check = decode(body)
     assert check.model
+    assert check.mac_address == "00:04:f2:00:01:76"
     assert (check.model.value, check.model.span) == ("CX700", None)
-    assert len(check.problems) == 2
-    assert "model is there 2 times" in check.problems[0]
+    assert [problem.partition(" (")[0] for problem in check.problems] == [
+        "mac is there 3 times",
+        "model is there 2 times",
+        "version is there 2 times",
+    ]
     with pytest.raises(DissectError):
         check.replace({check.model: "CX500"})
     with pytest.raises(DissectError):
         check.with_reported(ZERO)
+
+
+TOLD_ONCE = ("DeviceType", "MAC", "SerialNumber", "Vendor", "Model", "Revision", "Locale", "UserID")
+
+
+@pytest.mark.parametrize("kind", TOLD_ONCE)
+def test_what_is_told_twice_and_not_alike_is_not_believed(kind: str) -> None:
+    one, other = ("0004F2000176", "0004F2000199") if kind == "MAC" else ("one", "other")
+    twice = f"<{kind}>{one}</{kind}><Paired><{kind}>{other}</{kind}></Paired>"
+    model = "<Model>CX700</Model>" if kind in {"Revision", "Locale", "UserID"} else ""
+    check = decode(f"<R><!-- synthetic -->{model}{twice}<Firmware>1.2.3.4</Firmware></R>".encode())
+    assert told(check) == ({"model": "CX700"} if model else {}) | {"modules": ["1.2.3.4"]}
+    assert any("none of them is believed" in problem for problem in check.problems)
+    assert not any("other" in problem for problem in check.problems), "who signs in is not for a message"
+
+
+def told(check: UpdateCheck) -> dict[str, object]:
+    """What a check tells."""
+    shown = check.to_json(secrets=True)
+    known = {name: shown[name] for name in (*DEVICE_FIELDS, "mac_address") if shown[name] is not None}
+    return known | {"modules": [module["version"] for module in shown["modules"]]}
+
+
+@pytest.mark.parametrize(
+    ("versions", "found"),
+    [
+        ("<FirmwareVersion>1.0.522.73</FirmwareVersion><Bootloader><Version>1.0.0.1</Version></Bootloader>", 2),
+        ("<Firmware>1.0.522.73</Firmware><Bootloader Version='1.0.0.1'/>", 2),
+        ("<Version>2.0.0.0</Version><Modules><Module Version='1.0.522.73'/></Modules>", 1),
+    ],
+)
+def test_a_version_that_says_what_it_is_of_is_not_the_protocols(versions: str, found: int) -> None:
+    check = decode(f"<R Model='CX700' Revision='A'><!-- synthetic -->{versions}</R>".encode())
+    assert len(check.modules) == found
+    if found > 1:
+        with pytest.raises(DissectError, match="one module"):
+            check.with_reported(ZERO)
+
+
+def test_a_version_alone_in_the_tag_of_the_document_is_that_of_the_document() -> None:
+    inside = b"<!-- synthetic --><Model>CX700</Model><Revision>A</Revision></Check>"
+    check = decode(b'<Check Version="1.0.0.0">' + inside)
+    assert check.modules == ()
+    assert check.problems == ("version '1.0.0.0' is taken for that of the document",)
+    both = decode(b'<Check Version="1.0.522.73" MAC="0004F2000176">' + inside)
+    assert b'Version="0.0.0.0" MAC' in both.with_reported(ZERO)
 
 
 def test_the_module_has_to_be_told_among_several() -> None:
