@@ -60,7 +60,7 @@ class PcapWriter:
         self._leg = leg
         self._open: OrderedDict[tuple[str, str], _Open] = OrderedDict()
         self._opened = 0
-        told = f"synthetic: packets made by upshim from recorded HTTP exchanges, {leg} side; not seen on a wire"
+        told = f"synthetic: {pcapng_blocks.MADE_BY} from recorded HTTP exchanges, {leg} side; not seen on a wire"
         stream.write(pcapng_blocks.section(application, told))
         stream.write(pcapng_blocks.interface("upshim", "synthetic connections, TLS taken off"))
         stream.flush()
