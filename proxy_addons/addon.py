@@ -23,7 +23,6 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from captures.base_recording import BaseRecording, Recorder
 from captures.errors import StoreError
 from captures.exchange import Exchange
-from captures.pcap_mirror import PcapMirror
 from captures.privacy import STORED
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
@@ -39,7 +38,7 @@ from proxy_addons.history import Histories
 from proxy_addons.kill_switch import KillSwitch
 from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
-from proxy_addons.open_recording import open_recording
+from proxy_addons.open_recording import mirror_at, open_recording
 from proxy_addons.package_watch import PackageWatch
 from proxy_addons.policy import NO_EDITS
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
@@ -123,7 +122,10 @@ class Upshim:
             self._load_rewriter()
         if "upshim_kill_switch" in updated:
             path = options.upshim_kill_switch
-            self.kill_switch.file = Path(path).expanduser() if path else None
+            try:
+                self.kill_switch.watch(Path(path).expanduser() if path else None)
+            except OSError as error:
+                raise exceptions.OptionsError(f"upshim_kill_switch: {path}: {reason(error)}") from error
         self._health = options.upshim_health
         if updated & {"mode", "upshim_upstream"}:
             try:
@@ -240,9 +242,8 @@ class Upshim:
         if not place:
             return
         try:
-            self.recording, self.ledger = open_recording(
-                place, PcapMirror(Path(pcap).expanduser()) if pcap else None, self.failures
-            )
+            mirror = mirror_at(Path(pcap).expanduser()) if pcap else None
+            self.recording, self.ledger = open_recording(place, mirror, self.failures)
         except (StoreError, OSError) as error:
             raise exceptions.OptionsError(
                 f"{reason(error)}: {pcap}" if isinstance(error, OSError) else str(error)
