@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 
 from mitmproxy import exceptions, options
 from mitmproxy.addons import core, proxyserver, tlsconfig
+from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import ConnectionHandler
 
 from captures.database_url import DatabaseUrl, Place
@@ -146,6 +147,11 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         inherited = {address_of(listener): listener for listener in from_manager()}
         if launch.hand_over and (before := ask(launch.state)) is not None:
             inherited |= {address_of(listener): listener for listener in before.listeners}
+            if deserted := {address_of(listener) for listener in before.for_phones} - set(
+                map(listens_at, launch.modes)
+            ):
+                host, port = min(deserted)
+                raise StartError(f"the upshim before listens for phones on {host}:{port}, which no --listen names")
         master.inherited = inherited
         if not await server.setup_servers():
             causes = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
@@ -181,10 +187,10 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         stopping.append(loop.create_task(wind_down(server, drain, launch.drain)))
         stopping[0].add_done_callback(lambda _task: master.shutdown())
 
-    def descriptors_of_listeners() -> list[int]:
+    def descriptors_of_listeners() -> tuple[list[int], list[int]]:
         listeners = [one for instance in server.servers for one in getattr(instance, "_servers", ())]
         found = [one.fileno() for listener in listeners for one in getattr(listener, "sockets", ())]
-        return [*found, *(admin.descriptors() if admin is not None else ())]
+        return found, admin.descriptors() if admin is not None else []
 
     def replaced() -> None:
         if admin is not None:
@@ -218,6 +224,12 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process
 
 
+def listens_at(mode: str) -> Address:
+    """Where a mode specification has mitmproxy listen."""
+    parsed = ProxyMode.parse(mode)
+    return normal(parsed.listen_host("")), parsed.listen_port(0) or 0
+
+
 def phones_end(handler: ConnectionHandler) -> Transport | None:
     """The socket of a connection's phone."""
     phone = handler.transports.get(handler.client)
@@ -241,7 +253,9 @@ async def sweep(server: proxyserver.Proxyserver, limits: Limits) -> None:
             limits.failures.exception(error)
 
 
-def offer_listeners(state: Path, descriptors: Callable[[], list[int]], replaced: Callable[[], None]) -> Offer | None:
+def offer_listeners(
+    state: Path, descriptors: Callable[[], tuple[list[int], list[int]]], replaced: Callable[[], None]
+) -> Offer | None:
     """Offer what is listened on to the next upshim; without that, a proxy still does its work."""
     try:
         return Offer(state, descriptors, replaced)
