@@ -309,6 +309,7 @@ async def start_admin(
             "rules_sha256": addon.rewriter.rules.sha256,
             "stopped": addon.why_stopped() or None,
             "recording": addon.recording is not None,
+            "recording_lost": sum(getattr(addon.recording, "lost", {}).values()),  # exchanges, bodies, packets
             "failures": sum(addon.failures.counts.values()),
             "uptime_seconds": round(time.monotonic() - started, 1),
         }
