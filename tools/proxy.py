@@ -222,7 +222,17 @@ def listeners(mode: str, upstreams: list[str], listen: list[str]) -> tuple[list[
     if mode != "transparent" and len(upstreams) != 1:
         raise UnusableInput(f"--mode {mode} {'takes one' if upstreams else 'needs'} --upstream")
     name = f"reverse:{upstreams[0].rstrip('/')}" if mode == "reverse" else mode
-    return [place_of_server(one) for one in upstreams], [f"{name}@{address(text)}" for text in listen]
+    servers, listened = [place_of_server(one) for one in upstreams], [address(text) for text in listen]
+    if mode == "reverse" and any(comes_back(servers[0], one) for one in listened):
+        raise UnusableInput(f"--upstream {upstreams[0]}: expected the server, found what --listen names")
+    return servers, [f"{name}@{one}" for one in listened]
+
+
+def comes_back(server: str, listened: str) -> bool:
+    """Whether what is sent to a server arrives here, as far as the addresses themselves tell."""
+    (host, port), (own, own_port) = host_and_port("--upstream", server), host_and_port("--listen", listened)
+    loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+    return port == own_port != 0 and (own == host or (loopback and own in {"0.0.0.0", "::", "localhost"}))
 
 
 def place_of_server(upstream: str) -> str:

@@ -39,6 +39,8 @@ QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
         (["--upstream", UPSTREAM, "--profile", "/nowhere/p.toml"], "/nowhere/p.toml: No such file or directory"),
         (["--upstream", UPSTREAM, "--record", "/dev/null/rec"], "/dev/null/rec: cannot record here"),
         (["--upstream", UPSTREAM, "--pcap", "/tmp/x"], "upshim_pcap needs upshim_record"),
+        (["--upstream", "http://127.0.0.1:8080"], "expected the server, found what --listen names"),
+        (["--upstream", "http://localhost", "--listen", "0.0.0.0:80"], "expected the server, found what --listen"),
         (["--upstream", UPSTREAM, "--listen", "192.0.2.1:8080"], "192.0.2.1"),
         ([*QUIETLY, "--admin", "0.0.0.0:0"], "0.0.0.0 can be reached from outside: the admin listener needs a token"),
         ([*QUIETLY, "--admin", "[::]:0"], ":: can be reached from outside: the admin listener needs a token"),
