@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import threading
@@ -19,6 +20,7 @@ from typing import Any, Literal, cast
 
 from mitmproxy import exceptions, options
 from mitmproxy.addons import core, proxyserver, tlsconfig
+from mitmproxy.proxy.mode_servers import ServerInstance
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import ConnectionHandler
 
@@ -154,8 +156,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
                 raise StartError(f"the upshim before listens for phones on {host}:{port}, which no --listen names")
         master.inherited = inherited
         if not await server.setup_servers():
-            causes = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
-            raise StartError(first_line("; ".join(causes) or "cannot listen"))
+            raise StartError("; ".join(map(why_not_listening, server.servers)).strip("; ") or "cannot listen")
         addon.metrics.connections.set_function(lambda: len(server.connections))
         addon.metrics.certificate_expires.set_function(tls.expires)
         if launch.admin is not None:
@@ -222,6 +223,21 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         if offer is not None:
             offer.close()
     await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process
+
+
+def why_not_listening(instance: ServerInstance[Any]) -> str:
+    """In one line; blank where it does."""
+    error = instance.last_exception
+    if error is None:
+        return ""
+    host, port = listens_at(instance.mode.full_spec)
+    return f"cannot listen on {host}:{port}: {in_words(error.__cause__ or error)}"
+
+
+def in_words(error: BaseException) -> str:
+    """Why an address cannot be had, without what asyncio writes around it."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else first_line(str(error))
 
 
 def listens_at(mode: str) -> Address:
@@ -323,7 +339,10 @@ async def start_admin(
 
     admin = Admin(health, addon.metrics.render, command, secret)
     listener = inherited.pop((normal(address[0]), address[1]), None)
-    host, port = await admin.start(*address, listener)
+    try:
+        host, port = await admin.start(*address, listener)
+    except OSError as error:
+        raise ValueError(f"admin listener: cannot listen on {address[0]}:{address[1]}: {in_words(error)}") from error
     logger.info("upshim: admin listener at http://%s:%d", f"[{host}]" if ":" in host else host, port)
     return admin
 

@@ -15,6 +15,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import ssl
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MODES = ("reverse", "transparent", "regular")
 VERSIONS = ("1.0", "1.1", "1.2")
 DEFAULT_LISTEN = "127.0.0.1:8080"
+_OPTION = re.compile(r"\bupshim_([a-z_]+)")  # as the addon calls what is an option here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +122,11 @@ def run(args: argparse.Namespace) -> int:
     from proxy_addons import log_lines  # noqa: PLC0415
     from proxy_addons.launcher import Launch, StartError, serve  # noqa: PLC0415
 
+    for option, value in (("--drain", args.drain), ("--keep-days", args.keep_days), ("--keep-bytes", args.keep_bytes)):
+        if not 0 <= value < float("inf"):
+            raise UnusableInput(f"{option}: expected 0 or more, found {value:g}")
+    if args.health and not args.health.startswith("/"):
+        raise UnusableInput(f"--health: expected a path such as /healthz, found {args.health!r}")
     upstreams, modes = listeners(args.mode, args.upstream, args.listen or [DEFAULT_LISTEN])
     state = args.state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "upshim"
     log = log_lines.start(sys.stderr, args.log_format)
@@ -173,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(serve(launch, ready))
     except StartError as error:
-        raise UnusableInput(str(error)) from error
+        raise UnusableInput(_OPTION.sub(lambda match: "--" + match[1].replace("_", "-"), str(error))) from error
     finally:
         log.close()
     return EXIT_OK
