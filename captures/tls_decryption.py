@@ -100,6 +100,8 @@ class Decryption:
             return
         # Bodies in plain HTTP are nothing it should put together: that takes longer with the square of their size.
         options += ["-o", "http.desegment_body:FALSE"]
+        # Otherwise segments that come out of order are lost to it, and with them all that is said later.
+        options += ["-o", "tcp.reassemble_out_of_order:TRUE"]
         self._command = [program, "-n", *options, "-r", str(capture.absolute())]
         try:
             self._decrypt()
