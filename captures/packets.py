@@ -93,6 +93,8 @@ def _with_decrypted(
     def items() -> Iterator[PlainItem]:
         yield from reader.read(decryption.among(packets, reader.table))
         reader.counts["TCP connections"] -= len(decryption.connections)  # they were counted already
+        if decryption.tunnels:
+            reader.counts["TLS connections"] += decryption.tunnels
         file.problems.extend(decryption.problems)
         yield from reader.finish(file)
 

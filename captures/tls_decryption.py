@@ -100,6 +100,7 @@ class Decryption:
         self.problems: list[str] = []
         self._waiting: list[tuple[int, Call]] = []  # in order of time
         self._tls = tls
+        self.tunnels = tls.tunnels  # TLS connections that were not counted as such
         self._in_part: list[str] = []
         self._left = MAX_BYTES
         self._deadline = time.monotonic() + TIMEOUT
@@ -112,8 +113,10 @@ class Decryption:
             options += ["-o", f"tls.keylog_file:{keylog.absolute()}"]
         if key is not None:
             options += ["-o", f'uat:rsa_keys:"{key.absolute()}",""']
-        for port in sorted(tls.ports):
+        for port in sorted(tls.ports - tls.proxies):
             options += ["-d", f"tcp.port=={port},tls"]
+        if tls.tunnels:  # what is in them is known by the port that the proxy was told; this looks at it first
+            options += ["-o", "tcp.try_heuristic_first:TRUE"]
         program = shutil.which(PROGRAM)
         if program is None:
             self.problems.append(f"{PROGRAM} is not installed: TLS connections are not decrypted")
