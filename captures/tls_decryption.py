@@ -196,7 +196,7 @@ class Decryption:
         for line in self._run(["-Y", "tls", "-T", "fields", "-E", "occurrence=a", *fields]):
             row = [value.split(",") if value else [] for value in line.rstrip("\n").split("\t")]
             numbers, from4, from6, sport, to4, to6, dport, mac, other, (packet,), (time,), alerts, types, sizes = row
-            ways = [(_packed(one), _packed(two)) for one, two in zip(from4 + from6, to4 + to6, strict=False)][:1]
+            ways = [(_packed(one), _packed(two)) for one, two in zip(from4 + from6, to4 + to6, strict=False)]
             if not numbers or not ways:
                 continue
             number, ports = int(numbers[-1]), (int(sport[-1]), int(dport[-1]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from captures.sources import read_exchanges
 from captures.tcp import Endpoints
 from captures.tls_look import MAX_HOLES, Carrier, TlsLook
 from tests.captures.tls_talk import make_certificate, tls_talk
-from tests.captures.wire import Packet, Talk, answer, pcap, request, with_vlan, written
+from tests.captures.wire import Packet, Talk, answer, ethernet, ipv4, ipv6, pcap, request, with_vlan, written
 from tests.conftest import require_tool
 
 SAID = [(True, request("/inside")), (False, answer(b"x" * 20_000))]
@@ -72,6 +74,22 @@ def test_secrets_of_something_else_than_the_tunnel(tmp_path: Path, certificate: 
     assert shown == [("CONNECT", "ucupdates-r2:8443")]
     assert summary.problems == ("with these secrets none of 1 TLS connections can be decrypted",)
     assert summary.counts["TLS connections"] == 1
+
+
+def in_ipv4(packet: bytes) -> bytes:
+    return ethernet(ipv4(packet, "192.0.2.1", "192.0.2.2", protocol=4))
+
+
+def in_ipv6(packet: bytes) -> bytes:
+    return ethernet(ipv6(packet, following=4), 0x86DD)
+
+
+@pytest.mark.parametrize("wrap", [in_ipv4, in_ipv6])
+def test_tls_in_ip_in_ip(tmp_path: Path, certificate: tuple[Path, Path], wrap: Callable[[bytes], bytes]) -> None:
+    packets = tls_talk(SAID, certificate, tmp_path / "keys")
+    shown, summary = read(tmp_path, [replace(packet, data=wrap(packet.data[14:])) for packet in packets])
+    assert shown == [("GET", "/inside")]
+    assert summary.problems == ()
 
 
 def test_tls_in_networks(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
