@@ -93,12 +93,16 @@ def _with_decrypted(
     def items() -> Iterator[PlainItem]:
         yield from reader.read(decryption.among(packets, reader.table))
         reader.counts["TCP connections"] -= len(decryption.connections)  # they were counted already
+        if decryption.tunnels:
+            reader.counts["TLS connections"] += decryption.tunnels
         file.problems.extend(decryption.problems)
         yield from reader.finish(file)
 
     for item in items():
         if isinstance(item, Finished) and item.connection in decryption.connections:
-            yield item._replace(facts=(DECRYPTED,))
+            remark = decryption.connections[item.connection]
+            problems = (*item.problems, remark) if remark and not item.complete else item.problems
+            yield item._replace(facts=(DECRYPTED,), problems=problems)
         else:
             yield item
 
@@ -116,9 +120,10 @@ def _read_again(path: Path, options: ReadOptions, decryption: Decryption | None,
 
 def _decrypted(path: Path, options: ReadOptions, late: Iterable[bytes] = ()) -> Decryption | None:
     """What tshark decrypts, if there is TLS: that takes a look at the whole capture. `late` are secrets at its end."""
-    from captures.tls_decryption import Decryption, TlsPorts  # noqa: PLC0415 - only where there are secrets
+    from captures.tls_decryption import Decryption  # noqa: PLC0415 - only where there are secrets
+    from captures.tls_look import TlsLook  # noqa: PLC0415
 
-    tls = TlsPorts()
+    tls = TlsLook()
     with open_packets(path) as file:
         look = PacketReader(str(path), replace(options, hold=0, bodies=None), claims=(tls.claim,))
         for _ in look.read(file.packets):
