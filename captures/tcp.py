@@ -135,7 +135,9 @@ class Half:
     def synchronise(self, sequence: int) -> bool:
         """Take a SYN; false if it belongs to another connection on the same addresses."""
         if self.started:
-            return self._initial == sequence or (self._initial is None and self.next == (sequence + 1) & MASK)
+            if self._initial is None and (self.next - self.position) & MASK == (sequence + 1) & MASK:
+                self._initial = sequence  # it was overtaken by the first data
+            return self._initial == sequence
         self._initial = sequence
         self.next = (sequence + 1) & MASK
         self.started = True

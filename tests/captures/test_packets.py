@@ -79,6 +79,11 @@ def whole(items: list[Item]) -> Exchange:
     return exchange
 
 
+def begun_late(packets: list[Packet]) -> list[Packet]:
+    """Both SYNs come behind the first data of their directions."""
+    return [*packets[2:6], *packets[:2], *packets[6:]]
+
+
 def swapped(packets: list[Packet]) -> list[Packet]:
     out = list(packets)
     for index in range(FIRST, len(out) - 10, 7):
@@ -117,6 +122,7 @@ SHAPES: dict[str, Callable[[], list[Packet]]] = {
     "out of order": lambda: swapped(download().packets),
     "retransmitted": lambda: repeated(download().packets),
     "overlapping": lambda: overlapping(download().packets),
+    "SYNs behind data": lambda: begun_late(download().packets),
     "begun in the middle": lambda: download().packets[3:],
     "VLAN": lambda: with_vlan(download().packets, 7),
     "two VLAN tags": lambda: with_vlan(download().packets, 7, 8),

@@ -165,6 +165,18 @@ def test_a_repeated_syn_is_the_same_connection_and_another_is_not() -> None:
     assert bench.tape(0).ended == "open"
 
 
+def test_a_syn_behind_the_data_it_opens_is_of_the_same_connection() -> None:
+    bench = Bench()
+    bench.send(100, b"one")
+    bench.send(103, b"two")
+    bench.send(99, flags=SYN)
+    bench.send(99, flags=SYN)
+    bench.send(106, b"three")
+    assert [tape.joined() for tape, _ in bench.tapes] == [[b"onetwothree"]]
+    bench.send(105, flags=SYN)  # not the first byte's
+    assert len(bench.tapes) == 2
+
+
 def test_data_on_a_syn_is_kept() -> None:
     bench = Bench()
     bench.send(99, b"early", SYN)
