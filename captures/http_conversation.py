@@ -517,6 +517,8 @@ class _ServerSide(_Side):
         self._over(exchange)
 
     def _over(self, exchange: OpenExchange) -> None:
+        if self.half.connection.how == "reset" and exchange.whole:
+            exchange.problem("the answer was still on its way when the connection was reset")
         exchange.response_ended = self.time
         exchange.response_done = True
         self.body = _nothing

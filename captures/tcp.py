@@ -11,6 +11,7 @@ One `Half` per direction turns segments into bytes in order. The rules of this f
 - A SYN that does not repeat the first one starts a new connection on the same addresses.
 - A network (VLAN tags) may show one direction, and another network the other: what acknowledges it belongs to it.
 - A sink inside a long body says how much `room` it has, and gets those bytes in larger pieces.
+- A reset ends a connection once nothing more has come for a while: what was on its way then still belongs to it.
 - ACKs never declare a hole: in a reordered capture they come before the bytes they acknowledge.
 
 Costs: constant per segment in order, logarithmic search for one that waits, a fixed window for comparing repeats.
@@ -19,7 +20,7 @@ Costs: constant per segment in order, logarithmic search for one that waits, a f
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -36,6 +37,7 @@ COLLECTED = 64  # segments put together where the sink has room for them
 REMEMBERED = ((1000, 16), (5000, 4), (MAX_CONNECTIONS, 1))
 REMEMBERED_SIZE = 2048  # larger ones (cut up only by the sender's card) are not kept
 RESET_WINDOW = 1 << 20  # a reset further off than this is not believed
+LINGERING = 5_000_000_000  # nanoseconds of silence behind a reset until it has ended the connection
 
 
 class Sink(Protocol):
@@ -170,7 +172,7 @@ class Half:
         if self._collected:
             data = b"".join(self._collected)
             self._collected.clear()
-            self.connection.last_time = self._collected_time
+            self.connection.last_time = max(self.connection.last_time, self._collected_time)
             self.data(data, self._collected_time, 0)
 
     def finish(self, sequence: int, time: int) -> None:
@@ -323,7 +325,7 @@ NOBODY = _Nobody()
 class Connection:
     """Two halves; the first is the direction of the packet that showed the connection."""
 
-    __slots__ = ("_table", "endpoints", "halves", "keys", "last_time", "number", "open_halves")
+    __slots__ = ("_table", "endpoints", "halves", "how", "keys", "last_time", "number", "open_halves")
 
     def __init__(self, number: int, endpoints: Endpoints, table: TcpTable) -> None:
         self._table = table
@@ -332,7 +334,13 @@ class Connection:
         self.keys: list[tuple[bytes, Half]] = []  # what the table knows its halves by
         self.halves = (Half(self, table), Half(self, table))
         self.open_halves = {0, 1}
+        self.how = "open"  # what is told to the sinks of halves that no FIN ends
         self.last_time = 0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether neither its ends nor a reset have been seen."""
+        return bool(self.open_halves) and self.how == "open"
 
     def ended(self, half: Half, how: str, time: int) -> None:
         """One direction has come to its end; told to its sink once."""
@@ -346,12 +354,15 @@ class Connection:
             half.attach(NOBODY)
             sink.end(how, time)
 
-    def close(self, how: str, time: int) -> None:
-        """Both directions end; what is missing becomes holes."""
+    def close(self, time: int = 0) -> None:
+        """Both directions end; what is missing becomes holes. `time` is for connections without one of their own."""
+        for half in self.halves:
+            half.deliver()
+        time = self.last_time or time
         for half in self.halves:
             half.flush(time)
         for half in self.halves:
-            self.ended(half, how, time)
+            self.ended(half, self.how, time)
 
 
 class TcpTable:
@@ -365,14 +376,17 @@ class TcpTable:
         self.open = 0  # connections that have not ended
         self._opened = opened
         self._connections: dict[int, Connection] = {}
+        self._resets: OrderedDict[int, int] = OrderedDict()  # connection -> when it was last heard of
         self._unseen: dict[bytes, Half] = {}  # the other directions of connections, by their addresses in any network
 
     def segment(self, keys: tuple[bytes, bytes], segment: TcpSegment, endpoints: Callable[[], Endpoints]) -> None:
         """Take a segment; `keys` are its addresses and ports as they stand in it, and those of the other direction."""
         sequence, ack, flags, data, missing, time = segment
+        if self._resets and time - next(iter(self._resets.values())) > LINGERING:
+            self._end_resets(time)
         half = self.halves.get(keys[0])
         if flags & SYN and half is not None and not half.synchronise(sequence):
-            half.connection.close("open", half.connection.last_time)
+            half.connection.close()
             self._forget(half.connection)
             half = None
         if half is None:
@@ -391,13 +405,14 @@ class TcpTable:
         if flags & FIN:
             half.finish((sequence + len(data) + missing) & MASK, time)
         if flags & RST and half.started and abs(half._distance(sequence)) <= RESET_WINDOW:
-            connection.close("reset", time)
+            self._reset(connection)
 
     def close(self, time: int) -> None:
         """The capture ends."""
         for connection in list(self._connections.values()):
-            connection.close("open", connection.last_time or time)
+            connection.close(time)
         self._connections.clear()
+        self._resets.clear()
         self._unseen.clear()
         self.halves.clear()
 
@@ -435,8 +450,32 @@ class TcpTable:
         self._know(keys, half, peer)
         return half
 
+    def _reset(self, connection: Connection) -> None:
+        """Take note of a reset: data is still taken for a while."""
+        for half in connection.halves:
+            half.deliver()
+        connection.how = "reset"
+        if connection.open_halves:
+            self._resets.setdefault(connection.number, connection.last_time)
+
+    def _end_resets(self, time: int) -> None:
+        """End the reset connections that have been silent for long enough."""
+        while self._resets:
+            number, heard = next(iter(self._resets.items()))
+            if time - heard <= LINGERING:
+                return
+            del self._resets[number]
+            connection = self._connections[number]
+            for half in connection.halves:
+                half.deliver()
+            if connection.last_time > heard:
+                self._resets[number] = connection.last_time
+            else:
+                connection.close()
+
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection.number, None)
+        self._resets.pop(connection.number, None)
         for key, half in connection.keys:
             if self.halves.get(key) is half:
                 del self.halves[key]
@@ -446,9 +485,9 @@ class TcpTable:
 
     def _evict(self) -> None:
         """Forget ended connections first, then the longest silent ones: an eighth at a time."""
-        ranked = sorted(self._connections.values(), key=lambda one: (bool(one.open_halves), one.last_time))
+        ranked = sorted(self._connections.values(), key=lambda one: (one.lasts, one.last_time))
         for connection in ranked[: MAX_CONNECTIONS // 8]:
-            if connection.open_halves:
+            if connection.lasts:
                 self.counts["connections given up for memory"] += 1
-            connection.close("open", connection.last_time)
+            connection.close()
             self._forget(connection)

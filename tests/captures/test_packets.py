@@ -303,6 +303,19 @@ def test_a_reset_in_a_body(tmp_path: Path) -> None:
     assert "reset" in exchange.problems[0]
 
 
+def test_an_answer_that_goes_on_behind_a_reset_is_read(tmp_path: Path) -> None:
+    """The client gives up in the middle; what the server had sent by then passes the place of capture after that."""
+    told = answer(BODY[:6000])
+    talk = Talk().open().client(request()).server(told[:3000]).client(flags=RST | ACK).server(told[3000:])
+    for packets in (talk.packets, talk.packets[4:]):  # with the request and without
+        (exchange,) = exchanges(read(tmp_path, packets))
+        assert exchange.response is not None
+        assert exchange.response.body.data == BODY[:6000]
+        assert exchange.complete == (packets is talk.packets)
+    (exchange,) = exchanges(read(tmp_path, talk.packets))
+    assert exchange.problems == ("the answer was still on its way when the connection was reset",)
+
+
 def test_answers_before_their_requests_wait_for_them(tmp_path: Path) -> None:
     talk = Talk().open().client(request("/a")).server(answer(b"1")).client(request("/b")).server(answer(b"2")).close()
     packets = talk.packets

@@ -6,7 +6,19 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captures.tcp import ACK, FIN, MAX_CONNECTIONS, RST, SYN, Connection, Endpoints, Sink, TcpSegment, TcpTable
+from captures.tcp import (
+    ACK,
+    FIN,
+    LINGERING,
+    MAX_CONNECTIONS,
+    RST,
+    SYN,
+    Connection,
+    Endpoints,
+    Sink,
+    TcpSegment,
+    TcpTable,
+)
 
 HERE = Endpoints(b"a", b"b", 1, 2, b"", ("", ""))
 KEYS = (b"up", b"down")
@@ -50,14 +62,25 @@ class Bench:
         self.tapes: list[tuple[Tape, Tape]] = []
         self.counts: Counter[str] = Counter()
         self.table = TcpTable(self._opened, self.counts)
+        self.time = 0
 
     def _opened(self, _connection: Connection) -> tuple[Sink, Sink]:
         self.tapes.append((Tape(), Tape()))
         return self.tapes[-1]
 
-    def send(self, sequence: int, data: bytes = b"", flags: int = ACK, *, missing: int = 0, up: bool = True) -> None:
-        segment = TcpSegment(sequence % 2**32, 0, flags, data, missing, 0)
-        self.table.segment(KEYS if up else KEYS[::-1], segment, lambda: HERE)
+    def send(
+        self,
+        sequence: int,
+        data: bytes = b"",
+        flags: int = ACK,
+        *,
+        ack: int = 0,
+        missing: int = 0,
+        up: bool = True,
+        keys: tuple[bytes, bytes] = KEYS,
+    ) -> None:
+        segment = TcpSegment(sequence % 2**32, ack % 2**32, flags, data, missing, self.time)
+        self.table.segment(keys if up else keys[::-1], segment, lambda: HERE)
 
     def tape(self, index: int = -1) -> Tape:
         return self.tapes[index][0]
@@ -144,12 +167,34 @@ def test_a_missing_tail_before_the_end_is_a_hole() -> None:
 
 
 def test_a_reset_ends_both_directions_and_one_from_nowhere_does_not() -> None:
+    for reset, how in ((2, "reset"), (2**31, "open")):
+        bench = Bench()
+        bench.send(0, b"ab")
+        bench.send(reset, b"why", RST)
+        bench.table.close(0)
+        assert (bench.tape().joined(), bench.tape().ended, bench.tapes[0][1].ended) == ([b"ab"], how, how)
+
+
+def test_what_was_on_its_way_at_a_reset_still_comes_until_there_is_silence() -> None:
     bench = Bench()
     bench.send(0, b"ab")
-    bench.send(2**31, flags=RST)
-    assert not bench.tape().ended
-    bench.send(2, b"why", RST)
-    assert (bench.tape().joined(), bench.tape().ended, bench.tapes[0][1].ended) == ([b"ab"], "reset", "reset")
+    bench.send(2, flags=RST)
+    bench.send(7, b"cd", up=False)
+    bench.time = LINGERING
+    bench.send(9, b"ef", up=False)
+    for number in (1, 2):  # other connections, as time goes by
+        bench.time = number * LINGERING + 1
+        bench.send(0, b"x", keys=(b"%d" % number, b"%d back" % number))
+        assert bench.tape(0).ended == ("", "reset")[number - 1]
+    assert bench.tapes[0][1].joined() == [b"cdef"]
+
+
+def test_resets_are_remembered_no_longer_than_their_connections() -> None:
+    bench = Bench()
+    for number in range(99):
+        bench.send(number * 1000, flags=SYN)
+        bench.send(number * 1000 + 1, flags=RST)
+    assert len(bench.table._resets) == 1
 
 
 def test_a_repeated_syn_is_the_same_connection_and_another_is_not() -> None:
