@@ -24,7 +24,7 @@ from captures.items import DECRYPTED, CaptureSummary, Observation
 from captures.open_exchange import Finished, PlainItem, Recorder
 from captures.packet_files import Packet, PacketFile, open_packets
 from captures.reading_ahead import read_ahead, worth_two_processes
-from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
+from captures.tcp import AnotherConnection, Connection, Endpoints, Sink, TcpSegment, TcpTable
 
 if TYPE_CHECKING:
     from captures.items import Item
@@ -172,7 +172,10 @@ class PacketReader:
                     if first < last <= end and offset >= 0x50:
                         half = halves.get(key)
                         if half is not None:
-                            half.receive(sequence, data[first:last], time, ack)
+                            try:
+                                half.receive(sequence, data[first:last], time, ack)
+                            except AnotherConnection:
+                                yield from self._packet(packet)
                             while ready:
                                 yield ready.popleft()
                             continue

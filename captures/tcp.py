@@ -8,7 +8,8 @@ One `Half` per direction turns segments into bytes in order. The rules of this f
   the end of the connection and at the end of the capture, what is missing becomes an explicit hole. Nothing is ever
   filled with zeros, and a far-off sequence number allocates nothing.
 - Bytes that the capture cut off (snap length) are holes of their own.
-- A SYN that does not repeat the first one starts a new connection on the same addresses.
+- A SYN that does not repeat the first one starts a new connection on the same addresses. So does data that cannot be of
+  the connection known: behind its end, or far off in both directions (`AnotherConnection`).
 - A network (VLAN tags) may show one direction, and another network the other: what acknowledges it belongs to it.
 - A sink inside a long body says how much `room` it has, and gets those bytes in larger pieces.
 - A reset ends a connection once nothing more has come for a while: what was on its way then still belongs to it.
@@ -23,7 +24,7 @@ from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 MASK = 0xFFFFFFFF
 FIN, SYN, RST, ACK = 1, 2, 4, 16
@@ -37,6 +38,8 @@ COLLECTED = 64  # segments put together where the sink has room for them
 REMEMBERED = ((1000, 16), (5000, 4), (MAX_CONNECTIONS, 1))
 REMEMBERED_SIZE = 2048  # larger ones (cut up only by the sender's card) are not kept
 RESET_WINDOW = 1 << 20  # a reset further off than this is not believed
+NEAR = 16 << 20  # what is no further off, in either direction, is of the same connection
+LARGEST_WINDOW = 1 << 30  # RFC 7323: nothing is sent again, or early, over a larger distance
 LINGERING = 5_000_000_000  # nanoseconds of silence behind a reset until it has ended the connection
 
 
@@ -78,6 +81,10 @@ class TcpSegment(NamedTuple):
     time: int
 
 
+class AnotherConnection(Exception):
+    """The segment belongs to a connection that is not known yet; the one it was taken for is forgotten."""
+
+
 @dataclass(slots=True)
 class Waiting:
     """A segment before which something is missing; `end` - `start` exceeds the data where the capture cut it."""
@@ -101,6 +108,7 @@ class Half:
         "_table",
         "connection",
         "data",
+        "ended",
         "fin",
         "next",
         "position",
@@ -116,6 +124,7 @@ class Half:
         self.next = -1
         self.position = 0
         self.started = False
+        self.ended = False
         self.fin: int | None = None
         self.waiting: list[Waiting] = []
         self.waiting_bytes = 0
@@ -140,13 +149,18 @@ class Half:
             if self._initial is None and (self.next - self.position) & MASK == (sequence + 1) & MASK:
                 self._initial = sequence  # it was overtaken by the first data
             return self._initial == sequence
+        if not self.connection.open_halves:
+            return False
         self._initial = sequence
         self.next = (sequence + 1) & MASK
         self.started = True
         return True
 
     def receive(self, sequence: int, data: bytes, time: int, ack: int, missing: int = 0) -> None:
-        """Take the bytes of a segment, of which the capture cut off `missing` at the end."""
+        """Take the bytes of a segment, of which the capture cut off `missing` at the end.
+
+        Raises `AnotherConnection` where they are of none that is known.
+        """
         if sequence == self.next and not self.waiting and not missing:
             size = len(data)
             self.next = (sequence + size) & MASK
@@ -177,8 +191,10 @@ class Half:
 
     def finish(self, sequence: int, time: int) -> None:
         """Take a FIN that follows the byte before `sequence`."""
-        if self.started:
-            self.fin = self.position + self._distance(sequence)
+        distance = self._distance(sequence)
+        reached = self.fin is not None and self.fin <= self.position
+        if self.started and distance >= 0 and not reached:  # else it is a stray one: data has come from behind it
+            self.fin = self.position + distance
             self._drain(time)
 
     def position_of(self, sequence: int) -> int | None:
@@ -204,7 +220,10 @@ class Half:
             self._hole(self.fin - self.position, time)
 
     def forget(self) -> None:
-        """Let go of what repeats were compared with."""
+        """Let go of what waits, and of what repeats were compared with."""
+        self._table.waiting_bytes -= self.waiting_bytes
+        self.waiting_bytes = 0
+        self.waiting.clear()
         self._remembered.clear()
 
     def _distance(self, sequence: int) -> int:
@@ -213,12 +232,19 @@ class Half:
     def _place(self, sequence: int, data: bytes, time: int, ack: int, missing: int) -> None:
         """A segment that is first, early, repeated, overlapping or cut."""
         self.deliver()
+        length = len(data) + missing
+        distance = self._distance(sequence) if self.started else 0
+        odd = self.ended or self.fin is not None or not -NEAR <= distance <= NEAR
+        if odd and self._is_of_another(distance, length, ack):
+            self._table.part(self.connection)
         self.connection.last_time = time
+        if self.ended:
+            name = "repeated segments" if distance + length <= 0 else "segments behind the end of their direction"
+            self._counts[name] += 1
+            return
         if not self.started:
             self.started = True
             self.next = sequence
-        length = len(data) + missing
-        distance = self._distance(sequence)
         if distance < 0:
             self._repeated(sequence, data)
             if distance + length <= 0:
@@ -235,6 +261,20 @@ class Half:
         ):
             self._counts["gaps given up for memory"] += 1
             self.release(time)
+
+    def _is_of_another(self, distance: int, length: int, ack: int) -> bool:
+        """Whether such a segment can only be of another connection, whose SYN the capture does not have."""
+        place = self.position + distance
+        if self.fin is not None and place > self.fin:
+            return True
+        connection = self.connection
+        peer = connection.halves[1 - connection.halves.index(self)]
+        far_ack = peer.started and abs(peer._distance(ack)) > NEAR
+        if not connection.open_halves:  # a repeat is all that may come
+            return place < 0 or place + length > self.position or far_ack
+        if peer.started:  # a gap moves one direction, another connection both
+            return abs(distance) > NEAR and far_ack
+        return abs(distance) > LARGEST_WINDOW
 
     def _repeated(self, sequence: int, data: bytes) -> None:
         self._counts["repeated segments"] += 1
@@ -352,6 +392,8 @@ class Connection:
             self._table.open -= not self.open_halves
             sink = half.sink
             half.attach(NOBODY)
+            half.ended = True
+            half.next |= MASK + 1  # no segment is the next one; distances stay as they are
             sink.end(how, time)
 
     def close(self, time: int = 0) -> None:
@@ -401,11 +443,22 @@ class TcpTable:
         if flags & SYN:
             sequence = (sequence + 1) & MASK
         if (data or missing) and not (flags & RST):  # what a reset carries is an explanation, not data
-            half.receive(sequence, data, time, ack, missing)
+            try:
+                half.receive(sequence, data, time, ack, missing)
+            except AnotherConnection:
+                self.segment(keys, segment, endpoints)
+                return
         if flags & FIN:
             half.finish((sequence + len(data) + missing) & MASK, time)
         if flags & RST and half.started and abs(half._distance(sequence)) <= RESET_WINDOW:
             self._reset(connection)
+
+    def part(self, connection: Connection) -> NoReturn:
+        """Forget a connection whose addresses another has: that one begins with the segment at hand."""
+        self.counts["connections begun without a SYN on addresses used before"] += 1
+        connection.close()
+        self._forget(connection)
+        raise AnotherConnection
 
     def close(self, time: int) -> None:
         """The capture ends."""

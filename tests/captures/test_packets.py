@@ -84,6 +84,15 @@ def begun_late(packets: list[Packet]) -> list[Packet]:
     return [*packets[2:6], *packets[:2], *packets[6:]]
 
 
+def with_options(packets: list[Packet]) -> list[Packet]:
+    """The same with four bytes of options in the IP header."""
+    return [
+        replace(one, data=one.data[:14] + b"\x46\0" + (len(one.data) - 10).to_bytes(2) + one.data[18:34] + b"\1" * 4
+        + one.data[34:])
+        for one in packets
+    ]  # fmt: skip
+
+
 def swapped(packets: list[Packet]) -> list[Packet]:
     out = list(packets)
     for index in range(FIRST, len(out) - 10, 7):
@@ -280,6 +289,23 @@ def test_the_same_addresses_are_used_by_a_second_connection(tmp_path: Path) -> N
         assert one.response.body.sha256 == SHA256
         assert (two.request.target, two.complete) == ("/second", True)
         assert one.connection != two.connection
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "closed"),
+    [(90_000, 70_000, True), (3_000_000_000, 4_000_000_000, True), (3_000_000_000, 4_000_000_000, False)],
+)
+def test_a_second_connection_whose_syn_was_not_captured(tmp_path: Path, client: int, server: int, closed: bool) -> None:
+    first = Talk().open().client(request("/first")).server(answer(b"one"))
+    again = Talk(client_isn=client, server_isn=server).client(request("/second")).server(answer(b"two"))
+    if closed:
+        first.close()
+    for packets in (again.packets, with_options(again.packets)):  # the short way and the long one
+        items = read(tmp_path, first.packets + packets)
+        one, two = exchanges(items)
+        assert [(each.request.target, each.complete) for each in (one, two)] == [("/first", True), ("/second", True)]
+        assert one.connection != two.connection
+        assert not counts(items).get("bytes missing")
 
 
 def test_one_direction_alone(tmp_path: Path) -> None:
