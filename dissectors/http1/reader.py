@@ -164,6 +164,11 @@ class Reader:
         """Whether no message is under way."""
         return self.state in _BETWEEN and not self._buffer
 
+    @property
+    def in_head(self) -> bool:
+        """Whether a head is under way."""
+        return bool(self._buffer) and self.state in _BETWEEN
+
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
         size = len(data)

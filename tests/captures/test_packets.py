@@ -389,6 +389,35 @@ def test_an_answer_nobody_asked_for_is_not_given_to_a_later_request(tmp_path: Pa
     ]
 
 
+def test_an_answer_before_the_end_of_the_head_it_answers(tmp_path: Path) -> None:
+    """As 431 is: the rest of the head acknowledges it already."""
+    asked = request("/a", extra=f"Cookie: {'c' * 9000}\r\n")
+    for before in (b"", request("/before")):
+        talk = Talk().open()
+        if before:
+            talk.client(before).server(answer(b"first"))
+        talk.client(asked[:5000]).server(answer(b"big", 431)).client(asked[5000:] + request("/next"))
+        found = exchanges(read(tmp_path, talk.server(answer(b"last")).close().packets))[bool(before) :]
+        assert [(one.request.target, one.complete, one.problems) for one in found] == [
+            ("/a", True, ()),
+            ("/next", True, ()),
+        ]
+        assert [one.response and one.response.status for one in found] == [431, 200]
+
+
+def test_the_next_request_has_an_anchor_of_its_own(tmp_path: Path) -> None:
+    """It begins in the last piece of a head that was answered early, by two answers: the second was not asked for."""
+    asked = request("/a", extra=f"Cookie: {'c' * 2000}\r\n")
+    talk = Talk().open().client(asked[:1460]).server(answer(b"big", 431) + answer(b"unasked"))
+    talk.client(asked[1460:] + request("/next")).server(answer(b"last")).close()
+    found = exchanges(read(tmp_path, talk.packets))
+    assert [(one.request.target, one.response and one.response.body.data) for one in found] == [
+        ("/a", b"big"),
+        ("/next", b"last"),
+        ("", b"unasked"),
+    ]
+
+
 def test_pipelining_interim_answers_and_head(tmp_path: Path) -> None:
     asked = request("/a") + request("/head", "HEAD") + request("/c", "POST", b"body")
     told = (
