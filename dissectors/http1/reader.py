@@ -120,9 +120,9 @@ def begins_message(role: Role, data: bytes | bytearray) -> bool | None:
     """Whether these bytes begin a message; None where more are needed to tell."""
     if _START[role].match(data):
         return True
-    if len(data) < MAX_UNDECIDED and _HOPED[role].fullmatch(data):
-        return None
-    return False
+    if not _HOPED[role].fullmatch(data):
+        return False
+    return None if len(data) < MAX_UNDECIDED else broken_off(role, data)
 
 
 def broken_off(role: Role, data: bytes | bytearray) -> bool:

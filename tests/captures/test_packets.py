@@ -418,6 +418,16 @@ def test_the_next_request_has_an_anchor_of_its_own(tmp_path: Path) -> None:
     ]
 
 
+def test_a_first_request_may_be_as_long_as_a_later_one(tmp_path: Path) -> None:
+    long = "/" + "q" * 12_000
+    for targets in ((long,), ("/a", long)):
+        talk = Talk().open()
+        for target in targets:
+            talk.client(request(target)).server(answer(b"x"))
+        found = exchanges(read(tmp_path, talk.close().packets))
+        assert [(one.request.target, one.complete) for one in found] == [(target, True) for target in targets]
+
+
 def test_pipelining_interim_answers_and_head(tmp_path: Path) -> None:
     asked = request("/a") + request("/head", "HEAD") + request("/c", "POST", b"body")
     told = (
