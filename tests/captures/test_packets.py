@@ -579,7 +579,13 @@ def test_ipv6_with_extension_headers_and_fragments(tmp_path: Path) -> None:
         (276, struct.pack(">HHIHBB8s", 0x0800, 0, 1, 1, 0, 6, bytes(8))),
         (276, struct.pack(">HHIHBB8sHH", 0x8100, 0, 1, 1, 0, 6, bytes(8), 7, 0x0800)),
         (9, b"\xff\x03\x00\x21"),
+        (9, b"\x21"),
+        (9, b"\xff\x03\x21"),
         (1, ethernet(b"", 0x8864) + bytes.fromhex("11000001") + b"\0\0\0\x21"),
+        (1, ethernet(b"", 0x8864) + bytes.fromhex("11000001") + b"\0\0\x21"),
+        (1, ethernet(b"", 0x8847) + bytes.fromhex("0000104000001140")),
+        (1, ethernet(b"", 0x8847, [(0x8100, 7)]) + bytes.fromhex("00001140")),
+        (1, ethernet(b"", 1000) + bytes.fromhex("aaaa030000000800")),
         (1, ethernet(b"", 0x0800, [(0x88A8, 5), (0x8100, 6)])),
     ],
 )
@@ -587,6 +593,94 @@ def test_link_types(tmp_path: Path, link: int, before: bytes) -> None:
     packet = Packet(before + ipv4(tcp(request("/link"), seq=1)))
     (exchange,) = exchanges(read(tmp_path, [packet], link=link))
     assert exchange.request.target == "/link"
+
+
+def in_gre(protocol: int, inside: bytes, optional: bytes = b"", flags: int = 0) -> bytes:
+    return ipv4(struct.pack(">HH", flags, protocol) + optional + inside, "192.0.2.1", "192.0.2.2", protocol=47)
+
+
+def in_vxlan(inside: bytes, network: int = 5, flags: int = 8) -> bytes:
+    datagram = udp(struct.pack(">B3xI", flags, network << 8) + inside, 50_000, 4789)
+    return ipv4(datagram, "192.0.2.1", "192.0.2.2", protocol=17)
+
+
+# How a frame becomes an IP packet around it, and whether its link layer is still inside.
+TUNNELS: dict[str, tuple[Callable[[bytes], bytes], bool]] = {
+    "GRE": (lambda frame: in_gre(0x0800, frame[14:]), False),
+    "GRE with all fields": (lambda frame: in_gre(0x0800, frame[14:], bytes(12), 0xB000), False),
+    "Ethernet in GRE": (lambda frame: in_gre(0x6558, frame), True),
+    "ERSPAN I": (lambda frame: in_gre(0x88BE, frame), True),
+    "ERSPAN II": (lambda frame: in_gre(0x88BE, frame, bytes(4) + b"\x10" + bytes(7), 0x1000), True),
+    "VXLAN": (in_vxlan, True),
+    "VXLAN with a group": (lambda frame: in_vxlan(frame, flags=0x88), True),
+    "VXLAN in GRE in IP": (lambda frame: ipv4(in_gre(0x0800, in_vxlan(frame)), protocol=4), True),
+}
+
+
+@pytest.mark.parametrize("tunnel", TUNNELS)
+def test_tunnels(tmp_path: Path, tunnel: str) -> None:
+    wrap, ethernet_inside = TUNNELS[tunnel]
+    packets = [replace(one, data=ethernet(wrap(one.data))) for one in download().packets]
+    items = read(tmp_path, packets)
+    (exchange,) = exchanges(items)
+    assert exchange.complete
+    assert exchange.response is not None
+    assert exchange.response.body.sha256 == SHA256
+    assert exchange.client == "10.0.0.1:5000"
+    assert exchange.client_mac == ("02:00:00:00:00:01" if ethernet_inside else "")
+    assert counts(items)["packets in tunnels"] >= len(packets)
+    short = exchanges(read(tmp_path, [cut(one, 250) for one in packets]))
+    assert "bytes missing" in short[0].problems[0]
+
+
+def test_networks_of_tunnels_are_kept_apart(tmp_path: Path) -> None:
+    talks = [Talk().open().client(request(f"/{name}")).server(answer(name.encode())).close() for name in "ab"]
+    pairs = zip(*(talk.packets for talk in talks), strict=True)
+    mixed = [
+        replace(one, data=ethernet(in_vxlan(one.data, number))) for pair in pairs for number, one in enumerate(pair)
+    ]
+    found = exchanges(read(tmp_path, mixed))
+    assert {one.request.target: one.response and one.response.body.data for one in found} == {
+        "/a": b"a",
+        "/b": b"b",
+    }
+
+
+# What is not read, and the words that say so.
+UNREAD: list[tuple[bytes, str]] = [
+    (ethernet(in_gre(0x880B, b"x" * 60, bytes(4), 0x2001)), "1 packets of other protocols"),
+    (ethernet(in_gre(0x22EB, b"x" * 60, bytes(4), 0x1000)), "1 packets of other protocols"),
+    (ethernet(in_gre(0x88BE, b"", bytes(4), 0x1000)), "1 packets of other protocols"),
+    (ethernet(b"\0\0\1\x40" + bytes(60), 0x8847), "1 packets that are not IP"),
+    (ethernet(b"\0\0\0\x40" * 40, 0x8847), "1 packets that are not IP"),
+    (ethernet(b"\x42\x42\x03" + bytes(60), 40), "1 packets that are not IP"),
+    (ethernet(ipv4(udp(bytes(60), 50_000, 6081), protocol=17)), "1 packets in Geneve tunnels"),
+]
+
+
+@pytest.mark.parametrize(("frame", "words"), UNREAD)
+def test_a_capture_of_nothing_that_is_read_says_so(tmp_path: Path, frame: bytes, words: str) -> None:
+    items = read(tmp_path, [Packet(frame)])
+    assert isinstance(items[-1], CaptureSummary)
+    assert items[-1].problems == (f"nothing in this capture is read: {words}",)
+    assert items[-1].partial
+    items = read(tmp_path, [Packet(frame), *download().packets])
+    assert isinstance(items[-1], CaptureSummary)
+    assert not items[-1].problems
+
+
+@pytest.mark.parametrize("tunnel", TUNNELS)
+def test_tunnels_in_tunnels_have_an_end_and_so_has_what_is_cut_short(tmp_path: Path, tunnel: str) -> None:
+    wrap = TUNNELS[tunnel][0]
+    frame = ethernet(ipv4(tcp(request())))
+    for _ in range(9):
+        frame = ethernet(wrap(frame))
+    items = read(tmp_path, [Packet(frame)])
+    assert not exchanges(items)
+    assert counts(items)["packets in too many tunnels"] == 1
+    whole = ethernet(wrap(ethernet(ipv4(tcp(request())))))
+    for size in range(len(whole) - len(request())):
+        assert not exchanges(read(tmp_path, [cut(Packet(whole), size), Packet(b"\x08\0" * 40)]))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
