@@ -428,6 +428,17 @@ def test_a_first_request_may_be_as_long_as_a_later_one(tmp_path: Path) -> None:
         assert [(one.request.target, one.complete) for one in found] == [(target, True) for target in targets]
 
 
+def test_the_body_of_an_answer_with_an_odd_header_line_is_read(tmp_path: Path) -> None:
+    talk = Talk().open()
+    for line in ("X-A : b\r\n", "no colon\r\n"):
+        talk.client(request()).server(answer(b"told", extra=line))
+    for one in exchanges(read(tmp_path, talk.close().packets)):
+        assert one.complete
+        assert len(one.problems) == 1
+        assert one.response is not None
+        assert one.response.body.data == b"told"
+
+
 def test_pipelining_interim_answers_and_head(tmp_path: Path) -> None:
     asked = request("/a") + request("/head", "HEAD") + request("/c", "POST", b"body")
     told = (
