@@ -442,6 +442,9 @@ class TcpTable:
         connection.last_time = time
         if flags & SYN:
             sequence = (sequence + 1) & MASK
+            if connection.how == "reset" and not flags & RST:  # refused, and tried again with the same number
+                connection.how = "open"
+                self._resets.pop(connection.number, None)
         if (data or missing) and not (flags & RST):  # what a reset carries is an explanation, not data
             try:
                 half.receive(sequence, data, time, ack, missing)

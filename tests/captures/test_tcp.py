@@ -190,6 +190,16 @@ def test_what_was_on_its_way_at_a_reset_still_comes_until_there_is_silence() -> 
     assert bench.tapes[0][1].joined() == [b"cdef"]
 
 
+def test_a_syn_repeated_behind_a_reset_opens_the_connection_again() -> None:
+    bench = Bench()
+    bench.send(99, flags=SYN)
+    bench.send(100, flags=RST)
+    bench.send(99, flags=SYN)
+    bench.send(100, b"ab")
+    bench.table.close(0)
+    assert [(tape.joined(), tape.ended) for tape, _ in bench.tapes] == [([b"ab"], "open")]
+
+
 def test_resets_are_remembered_no_longer_than_their_connections() -> None:
     bench = Bench()
     for number in range(99):
