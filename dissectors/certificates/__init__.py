@@ -4,12 +4,13 @@
 `prove` says which catalog lists which file.
 """
 
-from dissectors.certificates.armour import looks_like_armour
+from dissectors.certificates.armour import looks_like_armour, may_be_key
 from dissectors.certificates.authenticode import SpcIndirectData
 from dissectors.certificates.catalog import Catalog, Listing, Member
 from dissectors.certificates.document import Document, dissect
 from dissectors.certificates.findings import Circumstances, Finding, examine
 from dissectors.certificates.pkcs7 import SignedData, Signer
+from dissectors.certificates.private_keys import PrivateKey
 from dissectors.certificates.proof import Proof, prove, unmatched
 from dissectors.certificates.signature import Verdict, verify
 from dissectors.certificates.x509 import Certificate, Name
@@ -23,6 +24,7 @@ __all__ = [
     "Listing",
     "Member",
     "Name",
+    "PrivateKey",
     "Proof",
     "SignedData",
     "Signer",
@@ -31,6 +33,7 @@ __all__ = [
     "dissect",
     "examine",
     "looks_like_armour",
+    "may_be_key",
     "prove",
     "unmatched",
     "verify",

@@ -11,11 +11,16 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from dissectors.cabinet import Cabinet, Compression, NewFolder, NewMember
 from dissectors.cabinet.build import build_set
@@ -139,6 +144,40 @@ def test_users_are_shown_only_when_asked(capsys: pytest.CaptureFixture[str], tmp
         assert "secretuser" not in capsys.readouterr().out
         main(["decode", "--secrets", *form, *paths])
         assert capsys.readouterr().out.count("secretuser") >= len(paths)
+
+
+def test_a_private_key_is_told_and_never_shown(decode: Decode, tmp_path: Path) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    secret = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    whole = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    for words in ((), ("--secrets",)):
+        code, [record] = decode(put(tmp_path / "key.der", whole), *words)
+        assert (code, record["kind"], record["algorithm"]) == (0, "private-key", "Ed25519")
+        assert secret[:4].hex() not in json.dumps(record)
+    # What is left of one is unknown, and its first bytes are most of the secret.
+    for cut in (whole[:-1], base64.b64encode(whole[:-4]), base64.b64encode(whole[:-4]).decode().encode("utf-16")):
+        code, [record] = decode(put(tmp_path / "key.der", cut))
+        assert (code, record["kind"], record["head"]) == (1, "unknown", None)
+
+
+def test_people_are_told_of_a_key_beside_a_certificate(
+    decode: Decode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pool.contoso.com")])
+    start = datetime(2010, 1, 1, tzinfo=UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 7, start, start + timedelta(9999))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    path = put(tmp_path / "both.pem", made.public_bytes(Encoding.PEM) + text)
+    [record] = decode(path)[1]
+    assert (record["kind"], len(record["private_keys"])) == ("certificate", 1)
+    assert not any("key at" in problem for problem in record["problems"])
+    main(["decode", str(path)])
+    assert "key_format: SEC 1" in capsys.readouterr().out
 
 
 def test_people_get_a_log_as_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -115,9 +115,18 @@ def _unknown(content: Content, failure: str | None) -> dict[str, Any]:
     return {
         "kind": "unknown",
         "entropy": round(content.firmware.entropy, 3),
-        "head": content.head[:SHOWN_HEAD].hex(),
+        "head": None if _may_be_key(content.head) else content.head[:SHOWN_HEAD].hex(),
         "problems": problems or ["nothing in this file is recognised"],
     }
+
+
+def _may_be_key(head: bytes) -> bool:
+    """Whether the head begins as a private key does, in base64 too: of a short one it would hold too much."""
+    if head[:1] != b"0" and not head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").startswith(b"M"):
+        return False
+    from dissectors.certificates import may_be_key
+
+    return may_be_key(head)
 
 
 def _file_digests(content: Content, sha1: str, sha256: str) -> FileDigests:

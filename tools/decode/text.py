@@ -44,7 +44,7 @@ _LOGS = {
         "user": ("user_id",),
     },
 }
-_CERTIFICATE = ("subject", "issuer", "not_before", "not_after", "signature_algorithm", "sha1")
+_CERTIFICATE = ("subject", "issuer", "not_before", "not_after", "signature_algorithm", "sha1", "private_keys")
 
 
 class Printer:
@@ -194,6 +194,6 @@ def _shortened(value: Any, name: str = "") -> Any:
         return [*short, f"and {len(value) - MAX_LISTED} more"] if len(value) > MAX_LISTED else short
     if isinstance(value, dict):
         if "public_key" in value or ("subject" in value and "not_after" in value):
-            return {key: value[key] for key in _CERTIFICATE if key in value}
+            return {key: _shortened(value[key], key) for key in _CERTIFICATE if key in value}
         return {key: _shortened(one, key) for key, one in value.items()}
     return value
