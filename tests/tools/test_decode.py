@@ -137,11 +137,13 @@ def test_users_are_shown_only_when_asked(capsys: pytest.CaptureFixture[str], tmp
     iis = (
         IIS.replace(b"cs-method", b"cs-method cs-username") + b"2009-05-01 10:00:00 10.1.1.1 GET A\\secretuser 200\r\n"
     )
-    named = {"sip.txt": SIP, "audit.log": AUDIT, "iis.log": iis}
+    audit = AUDIT.replace(b"User Id", b"User Id,User Name").replace(b"\\secretuser", b"\\secretuser,Old Secretuser")
+    xml = b"<Foo><Version>1.0.0.0</Version><UserId>secretuser@contoso.com</UserId><User>secretuser</User></Foo>"
+    named = {"sip.txt": SIP, "audit.log": audit, "iis.log": iis, "x.xml": xml}
     paths = [str(put(tmp_path / name, data)) for name, data in named.items()]
     for form in ([], ["--json"]):
         main(["decode", *form, *paths])
-        assert "secretuser" not in capsys.readouterr().out
+        assert "secretuser" not in capsys.readouterr().out.lower()
         main(["decode", "--secrets", *form, *paths])
         assert capsys.readouterr().out.count("secretuser") >= len(paths)
 

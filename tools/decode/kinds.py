@@ -15,6 +15,7 @@ from typing import Any
 
 from dissectors.errors import DissectError
 from dissectors.lines import sniff_encoding
+from dissectors.redaction import REDACTED
 from tools.decode.inputs import Content
 from tools.decode.settings import Settings
 
@@ -182,7 +183,10 @@ def read_xml(content: Content, settings: Settings) -> Record | None:
         "root": body.elements[0].tag if body.elements else None,
         "elements": len(body.elements),
         "encoding": body.encoding,
-        "known_names": {name: list(values) for name, values in described.values.items()},
+        "known_names": {
+            name: [REDACTED] if name == "user" and not settings.secrets else list(values)
+            for name, values in described.values.items()
+        },
         "problems": list(body.problems),
     }
 
