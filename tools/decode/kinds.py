@@ -128,7 +128,7 @@ def read_token(content: Content, settings: Settings) -> Record | None:
         if content.head.startswith(b"NTLMSSP\0"):
             raise
         return None
-    return {"kind": "ntlm", **_fact(token.to_json(secrets=settings.secrets)), "problems": []}
+    return {"kind": "ntlm", **_login(token.to_json(secrets=settings.secrets), settings), "problems": []}
 
 
 def _token_in_text(content: Content, settings: Settings) -> Record | None:
@@ -142,7 +142,7 @@ def _token_in_text(content: Content, settings: Settings) -> Record | None:
         if ":" in text[:40]:
             raise
         return None
-    return {"kind": "ntlm", **_fact(token.to_json(secrets=settings.secrets)), "problems": []}
+    return {"kind": "ntlm", **_login(token.to_json(secrets=settings.secrets), settings), "problems": []}
 
 
 def read_xml(content: Content, settings: Settings) -> Record | None:
@@ -204,7 +204,9 @@ def read_sip(content: Content, settings: Settings) -> Record | None:
     problems = [f"message {number}: {text}" for number, one in enumerate(messages, 1) for text in one["problems"]]
     return {
         "kind": "sip",
-        "messages": [_fact(message) for message in messages],
+        "messages": [
+            _fact(message) | {"ntlm": [_login(token, settings) for token in message["ntlm"]]} for message in messages
+        ],
         "more": sum(1 for _ in found),
         "problems": problems[:MAX_PROBLEMS],
     }
@@ -284,6 +286,12 @@ def _watched(content: Content, settings: Settings) -> Any:
         settings.budget.check_time(0)
         settings.progress(len(chunk))
         yield chunk
+
+
+def _login(token: Record, settings: Settings) -> Record:
+    """An NTLM message; who logs in is a fact of an exchange, and of a file only where users are asked for."""
+    shown = _fact(token)
+    return shown | {"user": REDACTED} if shown.get("user") and not settings.secrets else shown
 
 
 def _fact(record: Record) -> Record:
