@@ -97,6 +97,13 @@ def test_kind_is_told_by_content(decode: Decode, tmp_path: Path, kind: str, data
     assert code == bool(record["problems"])
 
 
+@pytest.mark.parametrize("digits", ["010c4d532d55432d436c69656e7", "000673657276", "0600zz"])
+def test_digits_are_not_taken_for_binary(decode: Decode, tmp_path: Path, digits: str) -> None:
+    code, [record] = decode(put(tmp_path / "x", digits.encode()))
+    assert (code, record["kind"]) == (1, "unknown")
+    assert not any("certificates" in problem for problem in record["problems"])
+
+
 def test_unknown_file_says_so(decode: Decode, tmp_path: Path) -> None:
     data = os.urandom(2000).replace(b"MSCF", b"----")
     code, [record] = decode(put(tmp_path / "x", b"\xff" + data))

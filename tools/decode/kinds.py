@@ -93,6 +93,8 @@ def read_certificates(content: Content, settings: Settings) -> Record | None:
     plain = content.head[:4096].replace(b"\0", b"")
     if plain[:1] not in {b"0", b"P"} and b"-----BEGIN " not in plain and not _BASE64_SEQUENCE.match(plain):
         return None
+    if plain[:1] == b"0" and content.is_text and b"-----BEGIN " not in plain:
+        return None  # digits: no SEQUENCE is without control characters
     from dissectors.certificates import looks_like_armour
 
     if not looks_like_armour(content.head):
