@@ -29,6 +29,8 @@ from dissectors.ntlm import Authenticate, Flags, Negotiate
 from tests.bodies import answer_body, check_body
 from tests.conftest import require_tool
 from tests.dissectors.cabinet.making import self_extractor
+from tests.dissectors.certificates.building import Plan, integer, oid, sequence, tagged
+from tests.dissectors.certificates.building import der as certificate_der
 from tests.dissectors.firmware.building import BASE, rom_image
 from tools.cli import main
 
@@ -66,6 +68,10 @@ def decode(capsys: pytest.CaptureFixture[str]) -> Decode:
 def put(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+def pem(label: str, octets: bytes) -> bytes:
+    return f"-----BEGIN {label}-----\n".encode() + base64.encodebytes(octets) + f"-----END {label}-----\n".encode()
 
 
 def cabinet(*members: tuple[str, bytes]) -> bytes:
@@ -217,6 +223,31 @@ def test_damaged_cabinet_is_a_problem_with_its_place(decode: Decode, tmp_path: P
     code, [record] = decode(put(tmp_path / "x.cab", cabinet(("a.txt", b"one"))[:40]))
     assert (code, record["kind"]) == (1, "cab")
     assert "offset" in record["problems"][0]
+
+
+def test_size_and_digests_are_the_file_s(decode: Decode, tmp_path: Path) -> None:
+    inner = cabinet(("a.txt", b"one"))
+    root = certificate_der(Plan("Contoso Root", "Contoso Root", ca=True))
+    enveloped = sequence(oid("1.2.840.113549.1.7.3"), tagged(0, sequence(integer(0))))
+    names = ["p1.cab", "p2.cab"]
+    parts = build_set(NewFolder([NewMember("big.bin", os.urandom(50_000))]), 40_000, names)
+    own: dict[str, tuple[bytes, dict[str, Any]]] = {
+        "root.pem": (pem("CERTIFICATE", root), {"der_size": len(root), "der_sha1": hashlib.sha1(root).hexdigest()}),
+        "root.der": (root, {"der_size": len(root), "der_sha256": hashlib.sha256(root).hexdigest()}),
+        "enveloped.pem": (pem("PKCS7", enveloped), {"der_size": len(enveloped)}),
+        "inside.bin": (b"\xee" * 100 + inner, {"cabinet_size": len(inner), "offset": 100}),
+        "image.bin": (BinImage.build(0, 8, [(0, b"abcdefgh")], 1), {"kind": "firmware"}),
+        "p1.cab": (parts[0], {"joined_in": None}),
+        "p2.cab": (parts[1], {"joined_in": "p1.cab"}),
+    }
+    _code, records = decode(*(put(tmp_path / name, data) for name, (data, _told) in own.items()))
+    assert len(records) == len(own)
+    for record in records:
+        data, told = own[Path(record["file"]).name]
+        assert (record["size"], record["sha1"]) == (len(data), hashlib.sha1(data).hexdigest())
+        assert record["sha256"] == hashlib.sha256(data).hexdigest()
+        found = record | {"joined_in": record.get("joined_in") and Path(record["joined_in"]).name}
+        assert {name: found[name] for name in told} == told
 
 
 def test_set_given_together_is_joined(decode: Decode, tmp_path: Path) -> None:

@@ -44,7 +44,16 @@ _LOGS = {
         "user": ("user_id",),
     },
 }
-_CERTIFICATE = ("subject", "issuer", "not_before", "not_after", "signature_algorithm", "sha1", "private_keys")
+_CERTIFICATE = (
+    "subject",
+    "issuer",
+    "not_before",
+    "not_after",
+    "signature_algorithm",
+    "sha1",
+    "der_sha1",
+    "private_keys",
+)
 
 
 class Printer:
