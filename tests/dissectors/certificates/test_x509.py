@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dissectors import DissectError
 from dissectors.certificates import Certificate, dissect, tlv
@@ -49,6 +52,27 @@ def test_a_root_is_self_issued_and_an_authority() -> None:
     assert found.meaning.is_ca
     assert found.meaning.key_usage == ("digitalSignature", "keyCertSign", "cRLSign")
     assert found.signature_hash == "sha256"
+
+
+# Not a lone blank: that library escapes it twice.
+TEXT = st.text(
+    st.characters(min_codepoint=1, max_codepoint=0x2FF) | st.sampled_from(' #,+"\\<>;=\0'), min_size=1, max_size=12
+).filter(lambda text: text != " ")
+
+
+@given(st.lists(st.tuples(st.sampled_from([NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME]), TEXT), max_size=4))
+def test_a_name_is_written_as_another_library_writes_it(pairs: list[tuple[x509.ObjectIdentifier, str]]) -> None:
+    name = x509.Name([x509.NameAttribute(kind, value) for kind, value in pairs])
+    assert str(Name.read(tlv.parse_one(name.public_bytes()))) == name.rfc4514_string()
+
+
+def test_pairs_of_one_part_are_joined_by_a_plus() -> None:
+    kinds = {NameOID.SERIAL_NUMBER: "07823", NameOID.COMMON_NAME: "phone+1"}
+    phone = x509.RelativeDistinguishedName([x509.NameAttribute(kind, value) for kind, value in kinds.items()])
+    country = x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COUNTRY_NAME, "US")])
+    name = Name.read(tlv.parse_one(x509.Name([country, phone]).public_bytes()))
+    assert str(name) == "CN=phone\\+1+serialNumber=07823,C=US"
+    assert name.parts == (("C", "US"), ("serialNumber", "07823"), ("CN", "phone+1"))
 
 
 def both_meanings(found: Certificate) -> None:
