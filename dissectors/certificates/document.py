@@ -301,8 +301,11 @@ def _block(block: armour.Block, budget: tlv.Budget) -> Document:
         problems.append(f"{len(rest)} bytes follow at offset {end}")
     if forest.error and (forest.error.offset < end or any(root.truncated for root in told)):
         problems.append(f"cut off or damaged: {forest.error}")
-    if forest.first_indefinite is not None and forest.first_indefinite < end:
-        problems.append(f"BER, not DER: indefinite length at offset {forest.first_indefinite}")
+    for root, item in zip(told, items, strict=False):
+        # PKCS #7 and CMS may be BER (RFC 5652 section 2); what an authority signs by itself may not.
+        if forest.first_indefinite is not None and isinstance(item, Certificate | RevocationList | CertificateRequest):
+            found = (node.offset for _, node in root.walk() if node.indefinite)
+            problems += (f"BER, not DER: indefinite length at offset {offset}" for offset in islice(found, 1))
     if block.label == "CERTIFICATE" and not isinstance(items[0], Certificate):
         problems.append(f"labelled CERTIFICATE, but holds {_kind(items[0])}")
     return Document("", tuple(items), forest.first_indefinite is not None, len(rest), (), tuple(problems))
