@@ -9,11 +9,12 @@ from dissectors.certificates.authenticode import SpcIndirectData
 from dissectors.certificates.catalog import Catalog, Listing, Member
 from dissectors.certificates.document import Document, dissect
 from dissectors.certificates.findings import Circumstances, Finding, examine
+from dissectors.certificates.names import Name
 from dissectors.certificates.pkcs7 import SignedData, Signer
 from dissectors.certificates.private_keys import PrivateKey
 from dissectors.certificates.proof import Proof, prove, unmatched
 from dissectors.certificates.signature import Verdict, verify
-from dissectors.certificates.x509 import Certificate, Name
+from dissectors.certificates.x509 import Certificate
 
 __all__ = [
     "Catalog",

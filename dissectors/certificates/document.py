@@ -11,6 +11,7 @@ from typing import Any
 from dissectors.certificates import armour, oids, tlv, values
 from dissectors.certificates.catalog import Catalog
 from dissectors.certificates.meaning import Meaning, by_tlv, crl_refusal
+from dissectors.certificates.names import Name
 from dissectors.certificates.pkcs7 import SignedData, content_info, read_signed_data
 from dissectors.certificates.private_keys import (
     NOT_SHOWN,
@@ -23,7 +24,6 @@ from dissectors.certificates.signature import verify
 from dissectors.certificates.tlv import CONTEXT, Node
 from dissectors.certificates.x509 import (
     Certificate,
-    Name,
     json_time,
     looks_like_certificate,
     read_certificate,

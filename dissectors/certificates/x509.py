@@ -8,7 +8,6 @@ refuses the certificate, from the tree as well (module `meaning`); `problems` th
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,54 +15,12 @@ from typing import Any, TypeVar
 
 from dissectors.certificates import oids, tlv, values
 from dissectors.certificates.meaning import Extension, Meaning, by_cryptography, by_tlv
+from dissectors.certificates.names import Name
 from dissectors.certificates.tlv import CONTEXT, Node
 from dissectors.certificates.values import Fields
 from dissectors.errors import DissectError
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A distinguished name: (type, value) pairs in the order of the certificate, compared by its encoding.
-
-    `text` is that of RFC 4514, most specific part first; pairs that make up one part are joined by `+`.
-    """
-
-    raw: bytes = field(repr=False)
-    parts: tuple[tuple[str, str], ...] = field(compare=False)
-    text: str = field(compare=False, repr=False)
-
-    @classmethod
-    def read(cls, node: Node) -> Name:
-        """Read a Name. Values of a type that is not text are shown as `#` and the hexadecimal encoding."""
-        parts = []
-        texts: list[str] = []
-        for rdn in values.fields(node, tlv.SEQUENCE, "a distinguished name"):
-            together: list[str] = []
-            for pair in values.fields(rdn, tlv.SET, "a relative distinguished name"):
-                inside = values.fields(pair, tlv.SEQUENCE, "a type and a value")
-                kind = values.oid(inside.take(tlv.OID, "an attribute type"))
-                value = inside.any("an attribute value")
-                try:
-                    shown = values.text(value)
-                    escaped = _escaped(shown)
-                except DissectError:
-                    shown = escaped = "#" + value.raw.hex()
-                name = oids.NAME_TYPES.get(kind, kind)
-                parts.append((name, shown))
-                together.append(f"{name}={escaped}")
-            texts.append("+".join(reversed(together)))
-        return cls(node.raw, tuple(parts), ",".join(reversed(texts)))
-
-    @property
-    def common_name(self) -> str:
-        """The last CN, which is the most specific one, or an empty string."""
-        return next((value for kind, value in reversed(self.parts) if kind == "CN"), "")
-
-    def __str__(self) -> str:
-        """The name as RFC 4514 writes it."""
-        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +172,3 @@ def _inside_integer(node: Node) -> int:
 def _extensions(node: Node) -> tuple[Extension, ...]:
     sequence = Fields(node).take(tlv.SEQUENCE, "extensions")
     return tuple(Extension.read(child) for child in sequence.children)
-
-
-def _escaped(value: str) -> str:
-    """A value as RFC 4514 section 2.4 writes it."""
-    shown = re.sub(r'[,+"\\<>;]', r"\\\g<0>", value).replace("\0", "\\00")
-    if shown[-1:] == " " and len(shown) > 1:
-        shown = shown[:-1] + "\\ "
-    return "\\" + shown if shown[:1] in ("#", " ") and shown else shown
