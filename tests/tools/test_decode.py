@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from dissectors.cabinet import Cabinet, Compression, NewFolder, NewMember
 from dissectors.cabinet.build import build_set
+from dissectors.certificates.tlv import Tag, encode
 from dissectors.firmware import BinImage
 from dissectors.ntlm import Authenticate, Flags, Negotiate
 from tests.bodies import answer_body, check_body
@@ -33,6 +34,7 @@ from tests.dissectors.certificates.building import Plan, integer, oid, sequence,
 from tests.dissectors.certificates.building import der as certificate_der
 from tests.dissectors.firmware.building import BASE, rom_image
 from tools.cli import main
+from tools.decode.inputs import Content
 
 Decode = Callable[..., tuple[int, list[dict[str, Any]]]]
 TOKEN = Negotiate.parse(b"NTLMSSP\0\1\0\0\0\7\x82\x08\xa2" + bytes(16)).to_bytes()
@@ -108,6 +110,44 @@ def test_digits_are_not_taken_for_binary(decode: Decode, tmp_path: Path, digits:
     code, [record] = decode(put(tmp_path / "x", digits.encode()))
     assert (code, record["kind"]) == (1, "unknown")
     assert not any("certificates" in problem for problem in record["problems"])
+
+
+LETTERS = {
+    "windows-1251": "Телефон в переговорной комнате " * 12,
+    "koi8-r": "Телефон в переговорной комнате " * 12,
+    "iso-8859-5": "Телефон в переговорной комнате " * 12,
+    "shift_jis": "会議室の電話機" * 20,
+    "euc-jp": "会議室の電話機" * 20,
+    "utf-32": "Telefon",
+    "utf-32-le": "Telefon",
+    "utf-32-be": "Телефон",
+    "utf-16": "会議室の電話機",
+}
+
+
+@pytest.mark.parametrize("encoding", LETTERS)
+def test_text_in_any_code_page_is_text(decode: Decode, tmp_path: Path, encoding: str) -> None:
+    letters = f"<Name>{LETTERS[encoding]}</Name></"
+    body = check_body().decode().replace("utf-8", encoding).replace("</", letters, 1).encode(encoding)
+    assert decode(put(tmp_path / "x", body))[1][0]["kind"] == "update-check"
+    lines = f"2009-05-01 10:00:00 10.1.1.1 GET 200\r\n# {LETTERS[encoding][:30]}\r\n" * 9
+    log = (IIS.decode() + lines).encode(encoding)
+    [record] = decode(put(tmp_path / "x", log))[1]
+    assert (record["kind"], record["entries"]) == ("iis-log", 9)
+
+
+def test_one_control_character_in_a_log_is_no_reason_to_refuse_it(decode: Decode, tmp_path: Path) -> None:
+    lines = b"2009-05-01 10:00:00 10.1.1.1 GE\x1bT 200\r\n" + b"2009-05-01 10:00:00 10.1.1.1 GET 200\r\n" * 9
+    [record] = decode(put(tmp_path / "x", IIS + lines))[1]
+    assert (record["kind"], record["entries"]) == ("iis-log", 10)
+
+
+def test_binary_files_are_no_text(decode: Decode, tmp_path: Path) -> None:
+    # Padding of flash memory, with something printable behind it.
+    for data in (b"\xff" * (1 << 16), b"\xff" * 4096 + b"B000FF" * 200, os.urandom(1000)):
+        assert not Content.of("x", data, ("", "")).is_text
+    words = sequence(encode(Tag(0, 12), b"words " * 300))
+    assert decode(put(tmp_path / "x", words))[1][0]["kind"] == "der"
 
 
 def test_unknown_file_says_so(decode: Decode, tmp_path: Path) -> None:
