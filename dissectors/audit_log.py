@@ -163,6 +163,11 @@ def header_text(delimiter: str = ",") -> str:
     return _join(COLUMNS.values(), delimiter)
 
 
+def is_header(text: str) -> bool:
+    """Whether a line is a header line."""
+    return _Layout.of_header(text) is not None
+
+
 def read_rows(chunks: Iterable[bytes]) -> Iterator[AuditRow]:
     """Rows of a log file given in chunks of any size, one at a time.
 

@@ -150,6 +150,17 @@ def test_binary_files_are_no_text(decode: Decode, tmp_path: Path) -> None:
     assert decode(put(tmp_path / "x", words))[1][0]["kind"] == "der"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_log_without_entries_is_one(decode: Decode, tmp_path: Path, encoding: str) -> None:
+    header = AUDIT.decode().splitlines()[0]
+    for text in (header, f"\n{header}\r\n\r\n", f"sep=,\n{header}\n"):
+        code, [record] = decode(put(tmp_path / "x", text.encode(encoding)))
+        assert (code, record["kind"], record["row_count"], record["rows"]) == (0, "audit-log", 0, [])
+    code, [record] = decode(put(tmp_path / "x", IIS.decode().encode(encoding)))
+    assert (code, record["kind"], record["entries"]) == (0, "iis-log", 0)
+    assert decode(put(tmp_path / "x", "\r\n \r\n".encode(encoding)))[1][0]["kind"] == "unknown"
+
+
 def test_unknown_file_says_so(decode: Decode, tmp_path: Path) -> None:
     data = os.urandom(2000).replace(b"MSCF", b"----")
     code, [record] = decode(put(tmp_path / "x", b"\xff" + data))

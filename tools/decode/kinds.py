@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from dissectors.errors import DissectError
-from dissectors.lines import sniff_encoding
+from dissectors.lines import sniff_encoding, text_lines
 from dissectors.redaction import REDACTED
 from tools.decode.inputs import Content
 from tools.decode.settings import Settings
@@ -69,7 +69,7 @@ def read_audit_log(content: Content, settings: Settings) -> Record | None:
         first = next(rows, None)
     except DissectError:
         return None
-    if first is None:
+    if first is None and not any(audit_log.is_header(line.text) for line in text_lines([content.head])):
         return None
     counts: dict[str, int] = {}
     shown: list[Record] = []
