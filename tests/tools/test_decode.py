@@ -265,6 +265,11 @@ def test_people_get_nodes_as_a_tree(capsys: pytest.CaptureFixture[str], tmp_path
     assert "     7     NULL, 0 bytes" in shown
 
 
+def test_people_get_every_tree_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["decode", str(put(tmp_path / "x", pem("PUBLIC KEY", sequence(integer(5))) * 2))])
+    assert capsys.readouterr().out.count("INTEGER, 1 bytes 05") == 2
+
+
 def test_cabinet_behind_other_bytes_is_found(decode: Decode, tmp_path: Path) -> None:
     code, [record] = decode(put(tmp_path / "x", b"\xee" * 100 + cabinet(("a.txt", b"one"))))
     assert (code, record["kind"], record["offset"]) == (1, "cab", 100)

@@ -72,7 +72,8 @@ class Printer:
         elif record["kind"] in _LOGS:
             self._log(record)
         elif record["kind"] == "der":
-            self._nodes(record)
+            for one in record.get("items", (record,)):
+                self._nodes(one)
         else:
             shown = {name: value for name, value in record.items() if name not in _ABOUT}
             self._lines(outline(_shortened(shown)))
