@@ -18,11 +18,13 @@ from typing import Any, cast
 from mitmproxy import connection, flow, http
 
 from captures import http_wire
+from captures.bodies import is_name
 from captures.content import decoded_body
 from captures.exchange import Body, Exchange, Headers, Request, Response, endpoint, header
 from captures.http_wire import Bodies, Gap, no_bodies
 
 MAX_BODY = 100 << 20  # bytes of a body put into a flow: the format wants it in memory
+TOO_LONG = 1 << 63  # bytes that no body has
 
 KEPT = "upshim"  # the key in a flow's metadata
 UNKNOWN = "0.0.0.0"
@@ -153,15 +155,25 @@ def _body(message: http.Message, kept: object, side: str, problems: list[str]) -
         return Body.of(b"")
     if message.raw_content is None:
         problems.append(f"{side}: body was streamed and is not in the file")
-        if isinstance(kept, list):
-            size, digest, encoded_size, encoded_digest = kept
-            return Body(int(size), str(digest), int(encoded_size), encoded_digest and str(encoded_digest))
+        if told := _told(kept):
+            return told
         size = http_wire.declared_length(headers) or 0
         return Body(size, "", size)
     body, problem = decoded_body(headers, message.raw_content)
     if problem:
         problems.append(f"{side}: {problem}")
     return body
+
+
+def _told(kept: object) -> Body | None:
+    """A body as `_described` has put it aside, where it can be one."""
+    match kept:
+        case [int(size), str(digest), int(encoded_size), (str() | None) as encoded_digest]:
+            if not (0 <= size < TOO_LONG and 0 <= encoded_size < TOO_LONG):
+                return None
+            named = encoded_digest if encoded_digest and is_name(encoded_digest) else None
+            return Body(size, digest if is_name(digest) else "", encoded_size, named)
+    return None
 
 
 def _bodiless(request: http.Request) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from captures.bodies import is_name
 from captures.errors import CaptureError
 from captures.exchange import Body, Exchange, Headers, Request, Response, endpoint, header
 from captures.har_json import load_log
@@ -190,9 +191,9 @@ def _encoded(body: Body, shown: dict[str, Any]) -> Body:
 
 def _absent(shown: dict[str, Any], size: int, coded_size: int) -> Body:
     """A body that is told of only; archives of ours have its hash and sizes too."""
-    encoded = _text(shown, "_encodedSha256") or None
+    digest, encoded = (name if is_name(name := _text(shown, key)) else "" for key in ("_sha256", "_encodedSha256"))
     size = _size(shown.get("_size")) or size
-    return Body(size, _text(shown, "_sha256"), _size(shown.get("_encodedSize")) or coded_size, encoded)
+    return Body(size, digest, _size(shown.get("_encodedSize")) or coded_size, encoded or None)
 
 
 def _headers(shown: dict[str, Any]) -> Headers:

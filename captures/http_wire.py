@@ -246,9 +246,10 @@ def _compressed(pieces: Iterable[bytes], wbits: int) -> Iterator[bytes]:
 def _chunks(pieces: Iterable[bytes | Gap], complete: bool) -> Iterator[bytes | Gap]:
     for piece in pieces:
         if isinstance(piece, Gap):
-            yield b"%x\r\n" % piece.size
-            yield piece
-            yield b"\r\n"
+            if piece.size:  # an empty chunk would be the last
+                yield b"%x\r\n" % piece.size
+                yield piece
+                yield b"\r\n"
             continue
         for start in range(0, len(piece), CHUNK):
             chunk = piece[start : start + CHUNK]

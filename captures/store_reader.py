@@ -51,7 +51,7 @@ def with_bodies(exchange: Exchange, kept: BodyFiles, hold: int) -> Exchange:
 def _held(body: Body, kept: BodyFiles, hold: int) -> Body:
     def read_body(sha256: str | None, size: int) -> bytes | None:
         try:
-            return b"".join(kept.chunks(sha256)) if sha256 is not None and 0 < size <= hold else None
+            return b"".join(kept.chunks(sha256)) if sha256 and 0 < size <= hold else None
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -59,7 +59,7 @@ def _held(body: Body, kept: BodyFiles, hold: int) -> Body:
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"body {sha256}", reason(error)) from error
 
-    data = read_body(body.sha256, body.size) if body.size else b""
+    data = read_body(body.sha256, body.size) if body.size or not body.sha256 else b""
     return replace(body, data=data, encoded=read_body(body.encoded_sha256, body.encoded_size))
 
 

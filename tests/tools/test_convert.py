@@ -16,13 +16,14 @@ from scapy.layers.dns import DNS, DNSQR
 from captures.errors import StoreError
 from captures.exchange import Body, Exchange, Request, Response
 from captures.facts import login_facts
+from captures.flow_file import FlowFileWriter
 from captures.har_writer import HarWriter
 from captures.pcap_writer import PcapWriter
 from captures.read_options import ReadOptions
 from captures.redaction import for_export
 from captures.sources import read_exchanges
 from captures.store_writer import StoreWriter
-from captures.targets import create_writer
+from captures.targets import create_writer, kind_of
 from dissectors import ntlm
 from tests.captures.har_schema import check_archive
 from tests.captures.test_pcap_writer import exchange, got
@@ -87,6 +88,46 @@ def test_what_is_not_kept_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines() == [
         f"1 exchange written to {tmp_path / 'out.har'}; not kept as they were: streamed bodies absent: 1"
     ]
+
+
+ABSENT, UNKNOWN = Body(9, "", 9), Body(0, "", 0)
+CHUNKED = (("Transfer-Encoding", "chunked"),)
+
+
+def streamed(path: Path) -> Path:
+    """A flow file whose first two answers were streamed: their bodies have no hash, the second not even a size."""
+    with FlowFileWriter.create(path) as writer:
+        writer.write(exchange(response=Response(200, headers=(("Content-Length", "9"),), body=ABSENT)))
+        writer.write(exchange(response=Response(200, headers=CHUNKED, body=UNKNOWN), number=1))
+        writer.write(exchange(response=got(b"after it"), number=2))
+    return path
+
+
+@pytest.mark.parametrize("middle", FORMATS)
+def test_what_follows_a_body_without_a_hash_is_read(tmp_path: Path, middle: str) -> None:
+    assert convert(streamed(tmp_path / "in.mitm"), tmp_path / "middle", "--to", middle) == 0
+    for last in FORMATS:
+        assert convert(tmp_path / "middle", tmp_path / last, "--to", last) == 0
+        found = [item for item in read_exchanges(tmp_path / last) if isinstance(item, Exchange)]
+        assert [one.response and one.response.status for one in found] == [200] * 3
+        assert found[2].response
+        assert (found[2].response.body.data, found[2].complete) == (b"after it", True)
+        if "pcap" not in {middle, last}:  # which knows bytes, not what becomes of them
+            assert [one.response and one.response.body for one in found[:2]] == [ABSENT, UNKNOWN]
+        assert not any("not read as HTTP" in problem for one in found for problem in one.problems)
+
+
+@pytest.mark.parametrize("name", ["in.mitm", "in.har"])
+def test_a_hash_is_no_way_to_other_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_bytes(b"of somebody else")
+    told = Response(200, headers=(("Content-Length", "16"),), body=Body(16, str(tmp_path / "secret"), 16, "../secret"))
+    with create_writer(str(kind_of(Path(name))), tmp_path / name) as writer:
+        writer.write(exchange(response=told))
+    for last in FORMATS:
+        assert convert(tmp_path / name, tmp_path / last, "--to", last) == 0
+        (found,) = (item for item in read_exchanges(tmp_path / last) if isinstance(item, Exchange))
+        assert found.response
+        assert not found.response.body.data
 
 
 def test_damaged_input(tmp_path: Path, capture: Path) -> None:
