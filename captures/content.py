@@ -1,15 +1,24 @@
-"""Bodies that came with a content coding, decoded within a limit."""
+"""Bodies that came coded, decoded within a limit. What is undone here is content codings, and transfer codings other
+than chunked: the two differ in who may take them off, not in what they are.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from captures.exchange import Body, Headers
 from dissectors.coding import DEFAULT_LIMIT, decode_body, parse_codings
 from dissectors.errors import DissectError
 
 
-def codings_of(headers: Headers) -> tuple[str, ...]:
-    """The content codings in the order they were applied."""
-    return parse_codings(",".join(value for name, value in headers if name.lower() == "content-encoding"))
+def codings_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The codings in the order they were applied; chunks are gone already."""
+    content, transfer = _named(headers, "content-encoding"), _named(headers, "transfer-encoding")
+    return content + (transfer[:-1] if transfer[-1:] == ("chunked",) else transfer)
+
+
+def _named(headers: Iterable[tuple[str, str]], name: str) -> tuple[str, ...]:
+    return parse_codings(",".join(value for key, value in headers if key.lower() == name))
 
 
 def decoded_body(headers: Headers, raw: bytes, limit: int = DEFAULT_LIMIT) -> tuple[Body, str | None]:

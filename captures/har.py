@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from captures.bodies import is_name
+from captures.content import codings_of, decoded_body
 from captures.errors import CaptureError
 from captures.exchange import Body, Exchange, Headers, Request, Response, endpoint, header
 from captures.har_json import load_log
@@ -71,7 +72,8 @@ def _exchange(entry: object, capture: str, index: int) -> Exchange:
     kept = _object(entry, "_upshim")
     problems: list[str] = []
     request, port = _request(entry["request"], problems)
-    response = _response(_object(entry, "response"), request.method, problems)
+    ours = "_upshim" in entry
+    response = _response(_object(entry, "response"), request.method, problems, ours=ours)
     if response is None:
         problems.append("no answer in the archive")
     times = _times(entry, problems)
@@ -91,7 +93,7 @@ def _exchange(entry: object, capture: str, index: int) -> Exchange:
         bool(kept.get("complete", response is not None)),
         tuple(told),
         rewritten_request=_request(rewritten["request"], spare)[0] if _object(rewritten, "request") else None,
-        rewritten_response=_response(_object(rewritten, "response"), request.method, spare),
+        rewritten_response=_response(_object(rewritten, "response"), request.method, spare, ours=ours),
         connection=_label(entry, "connection"),
         request_ended=times[1] if request.method else None,
         response_started=times[2] if response else None,
@@ -118,26 +120,28 @@ def _request(shown: dict[str, Any], problems: list[str]) -> tuple[Request, int]:
     headers = _headers(shown)
     if header(headers, "host") is None and place and not ours:
         headers = (("Host", _latin1(place)), *headers)
-    body = _posted(_object(shown, "postData"), () if ours else headers, problems)
+    body = _posted(shown, headers, problems, ours=ours)
     return Request(_latin1(method), _latin1(target), _version(shown), headers, body), port
 
 
-def _posted(shown: dict[str, Any], headers: Headers, problems: list[str]) -> Body:
-    mime = _text(shown, "mimeType") or header(headers, "content-type") or ""
+def _posted(request: dict[str, Any], headers: Headers, problems: list[str], *, ours: bool) -> Body:
+    shown = _object(request, "postData")
+    mime = _text(shown, "mimeType") or ("" if ours else header(headers, "content-type") or "")
     if text := _text(shown, "text"):
         coded = _text(shown, "encoding") or _text(shown, "_encoding")
-        return _encoded(_content(text, coded, mime, "request", problems), shown)
+        body = _content(text, coded, mime, "request", problems)
+        return _encoded(_decoded(body, request, headers, problems, ours=ours, text=not coded), shown)
     pairs = [(_text(each, "name"), _text(each, "value")) for each in _list(shown, "params") if isinstance(each, dict)]
     if pairs and "form-urlencoded" in mime.lower():
         return Body.of(urlencode(pairs).encode())
-    if pairs or "_sha256" in shown or declared_length(headers):
+    size = 0 if ours else declared_length(headers) or 0
+    if pairs or "_sha256" in shown or size:
         problems.append("request: body is not in the archive")
-        size = declared_length(headers) or 0
         return _absent(shown, size, size)
     return Body.of(b"")
 
 
-def _response(shown: dict[str, Any], method: str, problems: list[str]) -> Response | None:
+def _response(shown: dict[str, Any], method: str, problems: list[str], *, ours: bool) -> Response | None:
     """The answer; none where the status is missing or 0, as it is for a request that failed."""
     status = shown.get("status")
     if isinstance(status, str) and status.isdecimal():
@@ -149,11 +153,9 @@ def _response(shown: dict[str, Any], method: str, problems: list[str]) -> Respon
     mime = _text(content, "mimeType") or header(headers, "content-type") or ""
     size = _size(content.get("size"))
     if text := _text(content, "text"):
-        body = _content(text, _text(content, "encoding"), mime, "answer", problems)
-        coded_size = _size(shown.get("bodySize"))
-        if header(headers, "content-encoding") and coded_size:
-            body = Body(body.size, body.sha256, coded_size, data=body.data)
-        body = _encoded(body, content)
+        coded = _text(content, "encoding")
+        body = _content(text, coded, mime, "answer", problems)
+        body = _encoded(_decoded(body, shown, headers, problems, ours=ours, text=not coded), content)
     elif "_encoded" in content:  # nothing, content-coded
         body = _encoded(Body.of(b""), content)
     elif (size or "_sha256" in content) and method != "HEAD" and status not in {204, 304}:
@@ -177,6 +179,26 @@ def _content(text: str, coded: str, mime: str, side: str, problems: list[str]) -
         except (binascii.Error, ValueError) as error:
             problems.append(f"{side}: body is not the base64 it is said to be: {error}")
     return Body.of(as_bytes(text, mime))
+
+
+def _decoded(
+    body: Body, shown: dict[str, Any], headers: Headers, problems: list[str], *, ours: bool, text: bool
+) -> Body:
+    """A body with the size it came in; `bodySize` tells, if anything does.
+
+    Archives have bodies after decoding. Where decoding changed no size it may not have been done.
+    """
+    if not codings_of(headers):
+        return body
+    came = _size(shown.get("bodySize"))
+    if not ours:
+        came = came or declared_length(headers) or 0
+        if came == body.size and not text and body.data is not None:
+            body, problem = decoded_body(headers, body.data)
+            problems += [problem] if problem else []
+            return body
+        came = 0 if came == body.size else came  # what is coded is no text
+    return Body(body.size, body.sha256, came, data=body.data)
 
 
 def _encoded(body: Body, shown: dict[str, Any]) -> Body:

@@ -135,6 +135,27 @@ class TestDialects:
         assert found
         assert (found.body.size, found.body.encoded_size) == (99, 9)
 
+    @pytest.mark.parametrize("told", [{}, {"bodySize": -1}, {"bodySize": 99}])
+    def test_text_was_decoded_whatever_sizes_say(self, tmp_path: Path, told: dict[str, int]) -> None:
+        headers = [{"name": "Content-Encoding", "value": "br"}]
+        found = only(tmp_path, **response(headers=headers, content={"text": "x" * 99}, **told)).response
+        assert found
+        assert (found.body.size, found.body.encoded_size, found.body.as_it_came) == (99, 0, False)
+
+    def test_body_that_its_writer_left_coded(self, tmp_path: Path) -> None:
+        for raw, known in ((gzip.compress(b"x" * 99), b"x" * 99), (b"\x1f\x8b", None)):
+            coded = {
+                "headers": [
+                    {"name": "Content-Encoding", "value": "gzip"},
+                    {"name": "Content-Length", "value": str(len(raw))},
+                ],
+                "content": {"text": base64.b64encode(raw).decode(), "encoding": "base64"},
+            }
+            found = only(tmp_path, **response(**coded))
+            assert found.response
+            assert found.response.body == (Body.of(known, raw) if known else Body.of(raw))
+            assert bool(found.problems) == (known is None)
+
     def test_wrong_base64_is_told(self, tmp_path: Path) -> None:
         found = only(tmp_path, **response(content={"text": "a", "encoding": "base64"}))
         assert found.problems[0].startswith("answer: body is not the base64 it is said to be")

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import brotli  # type: ignore[import-untyped]
 import pytest
+import zstandard
 from scapy.layers.dns import DNS, DNSQR
 
 from captures.errors import StoreError
@@ -88,6 +90,50 @@ def test_what_is_not_kept_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines() == [
         f"1 exchange written to {tmp_path / 'out.har'}; not kept as they were: streamed bodies absent: 1"
     ]
+
+
+CODED = gzip.compress(b"update " * 100)
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Path:
+    """A capture of bodies in codings that can be undone, and others that only say so."""
+    talk = Talk().open()
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(CODED), CODED)
+    for coding, body in (
+        ("gzip", CODED),
+        ("gzip", CODED[:-8] + bytes(8)),
+        ("gzip", b"no gzip at all"),
+        ("gzip", b"\x1f\x8b"),
+        ("br", brotli.compress(b"update " * 100)),
+        ("br", CODED),
+        ("zstd", zstandard.compress(b"update " * 100)),
+        ("gzip, gzip", gzip.compress(CODED)),
+        ("UTF-8", b"text"),
+    ):
+        talk.client(request()).server(answer(body, extra=f"Content-Encoding: {coding}\r\n"))
+    for body in (chunks, chunks.replace(CODED, bytes(len(CODED)))):
+        talk.client(request()).server(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n" + body)
+    return written(tmp_path, pcap(talk.close().packets))
+
+
+@pytest.mark.parametrize("middle", FORMATS)
+def test_codings_survive_whether_they_can_be_undone_or_not(
+    tmp_path: Path, coded: Path, capsys: pytest.CaptureFixture[str], middle: str
+) -> None:
+    assert convert(coded, tmp_path / "middle", "--to", middle, "--json") == 0
+    assert convert(tmp_path / "middle", tmp_path / "last.pcap", "--json") == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert json.loads(line)["not_kept"].keys() <= {"client MAC addresses"}
+    assert seen(tmp_path / "middle") == seen(tmp_path / "last.pcap") == seen(coded)
+    assert len(seen(coded)) == 11
+    sizes = [one.response and one.response.body.size for one in read_exchanges(coded) if isinstance(one, Exchange)]
+    assert sizes == [700, len(CODED), 14, 2, 700, len(CODED), 700, 700, 4, 700, len(CODED)]
+    told = [
+        [bool(one.problems) for one in read_exchanges(path) if isinstance(one, Exchange)]
+        for path in (coded, tmp_path / "middle", tmp_path / "last.pcap")
+    ]
+    assert told[0] == told[1] == told[2]
 
 
 ABSENT, UNKNOWN = Body(9, "", 9), Body(0, "", 0)
