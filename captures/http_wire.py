@@ -143,6 +143,17 @@ def bodiless(method: str, status: int) -> bool:
     return method == "HEAD" or status < 200 or status in {204, 304} or (method == "CONNECT" and status < 300)
 
 
+def request_whole(exchange: Exchange, request: Request, response: Response | None) -> bool:
+    """Whether the request has its end; where the exchange has not, either message may be the one that was cut off."""
+    if exchange.complete or response is None:
+        return exchange.complete
+    if not _chunked(request.headers):
+        return request.body.encoded_size >= (declared_length(request.headers) or 0)
+    length = None if _chunked(response.headers) else declared_length(response.headers)
+    answer_whole = bodiless(request.method, response.status) or length == response.body.encoded_size
+    return not answer_whole
+
+
 def ends_connection(request: Request, response: Response) -> bool:
     """Whether no further exchange can follow on the connection."""
     if response.status == 101 or (request.method == "CONNECT" and response.status < 300):

@@ -355,6 +355,35 @@ class TestIncomplete:
         assert unanswered.flags[-1] == "RA"
         assert read_messages(following)[0][3] == b"next"
 
+    @pytest.mark.parametrize("framing", [("Content-Length", "400"), ("Transfer-Encoding", "chunked")])
+    @pytest.mark.parametrize("expect", [(), (("Expect", "100-continue"),)])
+    def test_answered_request_cut_off(self, tmp_path: Path, framing: tuple[str, str], expect: Headers) -> None:
+        request = Request("PUT", "/log", headers=(("Host", "a"), *expect, framing), body=Body.of(b"only this"))
+        refused = replace(got(b"full", status=507), interim=((100, "Continue", ()),) if expect else ())
+        path = tmp_path / "out.pcapng"
+        with PcapWriter.create(path) as writer:
+            assert pcap_writer.CUT_OFF in writer.write(exchange(request, refused, complete=False))
+            writer.write(exchange(response=got(b"next"), number=1))
+        cut, following = (each for each in read_exchanges(path) if isinstance(each, Exchange))
+        assert (cut.request, cut.response) == (request, refused)
+        assert not cut.complete
+        assert any("cut off" in problem and problem.endswith("(request)") for problem in cut.problems)
+        assert (following.response and following.response.body.data, following.complete) == (b"next", True)
+
+    def test_fault_that_is_not_a_cut(self, tmp_path: Path) -> None:
+        with PcapWriter.create(tmp_path / "out.pcapng") as writer:
+            assert writer.write(exchange(response=got(b"x"), complete=False)) == (pcap_writer.FAULT_LOST,)
+            lonely = exchange(Request("", ""), got(b"x"), complete=False)
+            assert writer.write(lonely) == ()
+
+    def test_answer_to_a_chunked_request_cut_off(self, tmp_path: Path) -> None:
+        request = Request("PUT", "/log", headers=(("Transfer-Encoding", "chunked"),), body=Body.of(b"all of it"))
+        response = Response(200, headers=(("Content-Length", "100"),), body=Body.of(b"only this"))
+        path = written(tmp_path, exchange(request, response, complete=False))
+        (found,) = (each for each in read_exchanges(path) if isinstance(each, Exchange))
+        assert (found.request, found.response, found.complete) == (request, response, False)
+        assert not any(problem.endswith("(request)") for problem in found.problems)
+
     def test_absent_body_is_a_gap(self, tmp_path: Path) -> None:
         body = Body(60_000_000, "00" * 32, 60_000_000)
         path = tmp_path / "out.pcapng"
