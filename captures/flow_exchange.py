@@ -21,6 +21,7 @@ from captures import http_wire
 from captures.bodies import is_name
 from captures.content import decoded_body
 from captures.exchange import Body, Exchange, Headers, Request, Response, endpoint, header
+from captures.flow_request import authority_of, method_of, path_of, server_of, target_of, version_of
 from captures.http_wire import Bodies, Gap, no_bodies
 
 MAX_BODY = 100 << 20  # bytes of a body put into a flow: the format wants it in memory
@@ -29,6 +30,7 @@ TOO_LONG = 1 << 63  # bytes that no body has
 KEPT = "upshim"  # the key in a flow's metadata
 UNKNOWN = "0.0.0.0"
 HTTP, HTTPS = 80, 443
+HTTP1 = {"1.0", "1.1", "0.9", ""}
 ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 
 ADDRESS_UNKNOWN = "addresses unknown"
@@ -115,7 +117,7 @@ def _messages(one: http.HTTPFlow) -> tuple[Request, Response | None, tuple[str, 
     response = None
     if one.response is not None:
         body = _body(one.response, kept.get("response"), "answer", problems)
-        version = one.response.http_version.removeprefix("HTTP/")
+        version = version_of(one.response)
         interim = tuple((int(s), str(r), tuple((str(n), str(v)) for n, v in h)) for s, r, h in kept.get("interim", ()))
         status, reason = one.response.status_code, one.response.reason
         response = Response(status, reason, version, _headers(one.response), body, interim)
@@ -125,20 +127,17 @@ def _messages(one: http.HTTPFlow) -> tuple[Request, Response | None, tuple[str, 
 
 
 def _request(request: http.Request, body: Body) -> Request:
-    version = request.http_version.removeprefix("HTTP/")
+    version = version_of(request)
     headers = _headers(request)
-    target = request.path
-    if request.method == "CONNECT":
-        target = request.authority or endpoint(request.host, request.port)
-    elif version not in {"1.0", "1.1", "0.9", ""}:
+    target = target_of(request)
+    if version not in HTTP1 and method_of(request) != "CONNECT":
+        target = path_of(request)
         # RFC 9113 section 8.3.1: written as HTTP/1.1, the :authority is the Host.
         if header(headers, "host") is None:
-            usual = {"http": HTTP, "https": HTTPS}.get(request.scheme)
-            named = request.host if request.port == usual else endpoint(request.host, request.port)
-            headers = (("Host", request.authority or named), *headers)
-    elif request.authority:
-        target = f"{request.scheme}://{request.authority}{target}"
-    return Request(request.method, target, version, headers, body)
+            usual = {b"http": HTTP, b"https": HTTPS}.get(request.data.scheme)
+            named = server_of(request).removesuffix(f":{usual}")
+            headers = (("Host", authority_of(request) or named), *headers)
+    return Request(method_of(request), target, version, headers, body)
 
 
 def _headers(message: http.Message) -> Headers:
@@ -255,10 +254,10 @@ def _target(request: Request, exchange: Exchange) -> dict[str, Any]:
     absolute = ABSOLUTE.fullmatch(request.target)
     if request.method == "CONNECT":
         return {**parts, "authority": _bytes(request.target), "path": b"", "scheme": b""}
-    if absolute:
+    if absolute and absolute[2]:
         named = {"scheme": _bytes(absolute[1]), "authority": _bytes(absolute[2]), "path": _bytes(absolute[3])}
         return {**parts, **named}
-    if request.version not in {"1.0", "1.1"}:
+    if request.version not in HTTP1:
         parts["authority"] = _bytes(request.host)
     return {**parts, "path": _bytes(request.target)}
 

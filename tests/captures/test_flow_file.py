@@ -17,6 +17,7 @@ from captures.exchange import Body, Exchange, Request, Response
 from captures.flow_file import FlowFileWriter, read
 from captures.items import CaptureSummary
 from captures.tnetstrings import sniff
+from proxy_addons.flows import request_of
 from tests.captures.exchange_strategies import exchanges
 from tests.captures.test_pcap_writer import POST, exchange, got
 
@@ -91,6 +92,36 @@ class TestReading:
             "updates.example.com",
             "/path",
         )
+
+    @pytest.mark.parametrize("path", [b"/\xc3\xbc", b"/caf\xe9?q=\xe2\x82\xac", b"*", b"/%c3%BC#x"])
+    @pytest.mark.parametrize("authority", [b"", b"xn--tda.example:80", b"\xc3\xbc.example"])
+    def test_a_request_begins_as_on_the_wire(self, tmp_path: Path, path: bytes, authority: bytes) -> None:
+        flow = tflow.tflow(resp=True)
+        flow.request.data.method, flow.request.data.path, flow.request.data.authority = b"g\xe9t", path, authority
+        for each in (flow, flow_exchange.flow_of(flow_exchange.exchange_of(flow, "", 0))[0]):
+            ((found,), _) = opened(written(tmp_path / "a", each))
+            assert found.request.method.encode("latin-1") == b"g\xe9t"
+            assert found.request.target.encode("latin-1") == (b"http://" + authority if authority else b"") + path
+            assert authority or each.request.data.path == path
+            json.dumps(found.to_json(), ensure_ascii=False).encode()
+        assert request_of(flow.request, found.request.headers, found.request.body) == found.request
+
+    @pytest.mark.parametrize("target", ["http:///x", "://", "http://", "a://b", "\xff://b/c"])
+    def test_what_looks_like_a_url(self, tmp_path: Path, target: str) -> None:
+        (found,) = reopened(tmp_path / "a", exchange(replace(POST, target=target), got(b"")))
+        assert found.request.target == target
+
+    def test_tunnel_to_a_name_that_is_no_ascii(self, tmp_path: Path) -> None:
+        flow = tflow.tflow(resp=True)
+        flow.request.data.method, flow.request.data.authority = b"CONNECT", b"xn--tda.example:443"
+        assert opened(written(tmp_path / "a", flow))[0][0].request.target == "xn--tda.example:443"
+        flow.request.data.host, flow.request.data.authority = "\xfc.example", b""
+        assert opened(written(tmp_path / "a", flow))[0][0].request.target == "\xc3\xbc.example:22"
+
+    @pytest.mark.parametrize("version", ["0.9", ""])
+    def test_other_versions_without_an_authority(self, tmp_path: Path, version: str) -> None:
+        request = replace(POST, version=version)
+        assert reopened(tmp_path / "a", exchange(request, got(b"")))[0].request == request
 
     def test_names_are_no_addresses(self, tmp_path: Path) -> None:
         flow = tflow.tflow(resp=True)
