@@ -67,6 +67,28 @@ class TestReading:
         with pytest.raises(CaptureError, match="ended before"):
             list(read(path))
 
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_flow_that_was_written_again(self, tmp_path: Path, packed: bool) -> None:
+        early, other, whole = (tflow.tflow(resp=True) for _ in range(3))
+        early.id = whole.id
+        early.request.timestamp_end, early.request.raw_content = None, None
+        path = written(tmp_path / "a", early, other, early, whole)
+        if packed:
+            path.write_bytes(gzip.compress(path.read_bytes()))
+        found, summary = opened(path)
+        assert [one.request.body.data for one in found] == [b"content"] * 2
+        assert [one.index for one in found] == [0, 1]
+        assert [one.connection for one in found] == [other.client_conn.id, whole.client_conn.id]
+        assert (summary.counts, summary.partial) == ({"exchanges": 2, "flows written again": 2}, False)
+
+    def test_copy_that_cannot_be_read_is_none(self, tmp_path: Path) -> None:
+        flow = tflow.tflow(resp=True)
+        path = written(tmp_path / "a", flow, flow)
+        path.write_bytes(path.read_bytes()[:-1])
+        found, summary = opened(path)
+        assert len(found) == 1
+        assert summary.damaged
+
     def test_other_flows_are_named(self, tmp_path: Path) -> None:
         flows = (tflow.ttcpflow(), tflow.tudpflow(), tflow.tdnsflow(), tflow.ttcpflow(), tflow.twebsocketflow())
         assert isinstance(flows[0], tcp.TCPFlow)
@@ -211,9 +233,9 @@ class TestHostile:
             list(read(path))
 
     def test_a_refused_flow_among_others(self, tmp_path: Path) -> None:
-        path = written(tmp_path / "a", tflow.tflow(resp=True))
-        good = path.read_bytes()
-        path.write_bytes(good + b"7:1:a,0:~}" + good)
+        good, other = (written(tmp_path / name, tflow.tflow(resp=True)).read_bytes() for name in "ab")
+        path = tmp_path / "c"
+        path.write_bytes(good + b"7:1:a,0:~}" + other)
         found, summary = opened(path)
         assert [each.index for each in found] == [0, 1]
         assert summary.problems[0].startswith(f"flow at offset {len(good)}: ")
@@ -260,6 +282,10 @@ class TestWriting:
         assert flow.response.content == b"update"
         flow.revert()
         assert flow.response.content == b"no update"
+
+    def test_equal_exchanges_stay_two(self, tmp_path: Path) -> None:
+        one = exchange(response=got(b"x"))
+        assert len(reopened(tmp_path / "a", one, one)) == 2
 
     def test_absent_body_keeps_its_hash(self, tmp_path: Path) -> None:
         body = replace(Body.of(b"firmware"), data=None)
