@@ -108,6 +108,9 @@ def _request(shown: dict[str, Any], problems: list[str]) -> tuple[Request, int]:
     # An answer whose request was not seen has none.
     if not isinstance(method, str) or not (method or ours) or not isinstance(url, str):
         raise MalformedEntry("expected a request with `method` and `url`")
+    tunnel = method == "CONNECT" and not ours
+    if tunnel and "://" not in url:  # some write what stood on the wire
+        url = f"//{url}"
     try:
         parts = urlsplit(url)
         port = parts.port if parts.port is not None else PORTS.get(parts.scheme, 0)
@@ -115,6 +118,10 @@ def _request(shown: dict[str, Any], problems: list[str]) -> tuple[Request, int]:
         raise MalformedEntry(f"expected a URL, found {url[:80]!r} ({error})") from None
     place = parts.netloc.rpartition("@")[2]
     target = (parts.path or "/") + ("?" + parts.query if "?" in url.partition("#")[0] else "")
+    if tunnel and place:
+        port = port or PORTS["https"]
+        place = place if parts.port is not None else f"{place.rstrip(':')}:{port}"
+        target = place
     if ours:
         target = _text(shown, "_target")
     headers = _headers(shown)
@@ -143,10 +150,9 @@ def _posted(request: dict[str, Any], headers: Headers, problems: list[str], *, o
 
 def _response(shown: dict[str, Any], method: str, problems: list[str], *, ours: bool) -> Response | None:
     """The answer; none where the status is missing or 0, as it is for a request that failed."""
-    status = shown.get("status")
-    if isinstance(status, str) and status.isdecimal():
-        status = int(status)
-    if not isinstance(status, int) or not 100 <= status <= 999:
+    told = shown.get("status")
+    status = int(told) if isinstance(told, str) and told.isdecimal() and len(told) < 9 else _size(told)
+    if not 100 <= status <= 999:
         return None
     headers = _headers(shown)
     content = _object(shown, "content")
@@ -303,4 +309,7 @@ def _label(shown: dict[str, Any], name: str) -> str:
 
 
 def _size(value: object) -> int:
+    """A number that counts something, else 0. In JSON 200.0 is one, too."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else 0
