@@ -150,11 +150,12 @@ def _body(message: http.Message, kept: object, side: str, problems: list[str]) -
     headers = _headers(message)
     if message.trailers:
         problems.append(f"{side}: {len(message.trailers)} trailer fields not shown")
-    if message.raw_content is None and isinstance(message, http.Request) and _bodiless(message):
-        return Body.of(b"")
     if message.raw_content is None:
+        told = _told(kept)
+        if told is None and isinstance(message, http.Request) and _bodiless(message):
+            return Body.of(b"")
         problems.append(f"{side}: body was streamed and is not in the file")
-        if told := _told(kept):
+        if told is not None:
             return told
         size = http_wire.declared_length(headers) or 0
         return Body(size, "", size)

@@ -299,6 +299,12 @@ class TestWriting:
         assert one.response.body == two.response.body == body
         assert (one.response.body.data, two.response.body.data) == (None, b"firmware")
 
+    def test_absent_body_of_a_request_without_a_length(self, tmp_path: Path) -> None:
+        request = Request("POST", "/", headers=(("Host", "a"),), body=Body(0, "", 0))
+        with FlowFileWriter.create(tmp_path / "a") as writer:
+            assert writer.write(exchange(request, got(b""))) == (http_wire.BODY_ABSENT,)
+        assert opened(tmp_path / "a")[0][0].request == request
+
     def test_body_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(flow_exchange, "MAX_BODY", 11)
         with FlowFileWriter.create(tmp_path / "a") as writer:
