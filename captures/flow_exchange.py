@@ -48,7 +48,8 @@ def exchange_of(one: http.HTTPFlow, capture: str, index: int) -> Exchange:
         rewritten_response = changed_response if changed_response != response else None
     asked, answered = (came or one).request, (came or one).response
     last = (answered.timestamp_end or answered.timestamp_start) if answered else None
-    ended = last or (one.error.timestamp if one.error else None) or asked.timestamp_end or asked.timestamp_start
+    ended = last or (one.error.timestamp if one.error else None) or asked.timestamp_start
+    ended = max(ended, asked.timestamp_end or ended)  # an answer may come before the end of what was asked
     return Exchange(
         capture,
         index,

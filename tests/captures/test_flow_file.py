@@ -70,6 +70,9 @@ class TestReading:
     @pytest.mark.parametrize("packed", [False, True])
     def test_flow_that_was_written_again(self, tmp_path: Path, packed: bool) -> None:
         early, other, whole = (tflow.tflow(resp=True) for _ in range(3))
+        assert whole.response
+        assert whole.response.timestamp_end
+        whole.request.timestamp_end = whole.response.timestamp_end + 1
         early.id = whole.id
         early.request.timestamp_end, early.request.raw_content = None, None
         path = written(tmp_path / "a", early, other, early, whole)
@@ -78,6 +81,7 @@ class TestReading:
         found, summary = opened(path)
         assert [one.request.body.data for one in found] == [b"content"] * 2
         assert [one.index for one in found] == [0, 1]
+        assert found[1].ended == found[1].request_ended
         assert [one.connection for one in found] == [other.client_conn.id, whole.client_conn.id]
         assert (summary.counts, summary.partial) == ({"exchanges": 2, "flows written again": 2}, False)
 
