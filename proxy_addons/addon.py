@@ -20,6 +20,7 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+from captures import flow_request
 from captures.base_recording import BaseRecording, Recorder
 from captures.errors import StoreError
 from captures.exchange import Exchange
@@ -267,7 +268,8 @@ class Upshim:
             flow.response = health_answer(draining=self.draining)
             return
         request.stream = True  # whatever happens below, nothing unknown piles up in memory
-        is_check = request.method == "POST" and classify(path_of(request.path)) is Resource.UPDATE_HANDLER
+        path = path_of(flow_request.path_of(request))
+        is_check = flow_request.method_of(request) == "POST" and classify(path) is Resource.UPDATE_HANDLER
         headers = headers_of(request)
         watch = Watch(is_check, Message(headers), self.fronts.client(flow.client_conn.peername[0], headers))
         self._watches[flow] = watch
@@ -375,13 +377,13 @@ class Upshim:
         return self._tee()
 
     def _look_for_fetch(self, watch: Watch, flow: http.HTTPFlow) -> None:
-        request, address = flow.request, watch.address
-        now = moment(request.timestamp_start)
+        address, now = watch.address, moment(flow.request.timestamp_start)
+        method, path = flow_request.method_of(flow.request), flow_request.path_of(flow.request)
         identity = None
         if self.ledger is not None:
-            identity = self.ledger.fetching(watch.uid, request.method, request.path, address, now)
+            identity = self.ledger.fetching(watch.uid, method, path, address, now)
         elif self.histories is not None:
-            identity = phone_events.fetching(self.histories, request.method, request.path, address, now)
+            identity = phone_events.fetching(self.histories, method, path, address, now)
         if identity is not None:
             self._fetching[flow] = identity
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import brotli  # type: ignore[import-untyped]
 import pytest
+import zstandard
 
 from captures.bodies import BodyFiles
 from captures.bootstrap import Datagram
-from captures.exchange import Exchange
+from captures.exchange import Body, Exchange
 from captures.items import CaptureSummary, Item, JoinedObject, Observation
 from captures.packets import PacketReader
 from captures.read_options import ReadOptions
@@ -466,13 +468,18 @@ def test_times_are_those_of_first_and_last_bytes(tmp_path: Path) -> None:
     assert offsets == [3, 3, 4, 3 + -(-len(answer(BODY)) // 1460)]
 
 
-def test_content_codings_are_undone_and_damage_is_told(tmp_path: Path) -> None:
-    packed = gzip.compress(BODY)
-    good = answer(packed, extra="Content-Encoding: gzip\r\n")
+@pytest.mark.parametrize(
+    ("coding", "encode"), [("gzip", gzip.compress), ("br", brotli.compress), ("zstd", zstandard.compress)]
+)
+def test_content_codings_are_undone_and_damage_is_told(
+    tmp_path: Path, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    packed = encode(BODY)
+    good = answer(packed, extra=f"Content-Encoding: {coding}\r\n")
     exchange = whole(read(tmp_path, Talk().open().client(request()).server(good).close().packets))
     assert exchange.response is not None
-    assert exchange.response.body.encoded_size == len(packed)
-    bad = answer(packed[:-9], extra="Content-Encoding: gzip\r\n")
+    assert exchange.response.body == Body.of(BODY, packed)
+    bad = answer(packed[:-9], extra=f"Content-Encoding: {coding}\r\n")
     (exchange,) = exchanges(read(tmp_path, Talk().open().client(request()).server(bad).close().packets))
     assert exchange.response is not None
     assert exchange.response.body.sha256 == hashlib.sha256(packed[:-9]).hexdigest()
