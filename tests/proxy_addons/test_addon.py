@@ -67,7 +67,7 @@ def test_options_that_cannot_be_used_are_one_line(tmp_path: Path, rules: Path) -
             ("upshim_profile", tmp_path / "none.toml", "none.toml: No such file"),
             ("upshim_record", "/dev/null/rec", "cannot record here"),
             ("upshim_pcap", tmp_path / "x.pcapng", "needs upshim_record"),
-            ("upshim_upstream", ["x y"], "expected an upstream"),
+            ("upshim_upstream", ["x y"], "expected a server"),
         ):
             with pytest.raises(exceptions.OptionsError, match=complaint):
                 context.configure(upshim, **{option: value if isinstance(value, list) else str(value)})
