@@ -148,8 +148,11 @@ class Store:
     def open(cls, place: Place, state: Path | None = None) -> Store:
         """Open a recording for reading. Raises `StoreError`."""
         folder = place.local_folder(state) if isinstance(place, DatabaseUrl) else place
-        if place is folder and not (folder / DATABASE).is_file():
-            raise StoreError(folder, f"not a recording: it holds no {DATABASE}")
+        try:
+            if place is folder and not (folder / DATABASE).is_file():
+                raise StoreError(folder, f"not a recording: it holds no {DATABASE}")
+        except OSError as error:
+            raise StoreError(folder, error) from error
         store = cls._with_engine(place, folder, writes=False)
         try:
             with store.engine.connect() as connection:
