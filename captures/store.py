@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
-from captures.engines import READS, Locks, postgres_engine, reason, sqlite_engine
+from captures.engines import READS, Locks, has_log, is_out_of_reach, postgres_engine, reason, sqlite_engine
 from captures.errors import StoreError
 from captures.exchange import Exchange, bodies_of
 from captures.expiry import (
@@ -162,7 +162,10 @@ class Store:
             if isinstance(error, StoreError):
                 raise
             where = store.name if store.shared else folder / DATABASE
-            raise StoreError(where, f"not a readable recording: {reason(error)}") from error
+            why = reason(error)
+            if not store.shared and is_out_of_reach(folder / DATABASE) and has_log(folder / DATABASE):
+                why += f"; copy the folder, {DATABASE}-wal included, to where it may be written to"
+            raise StoreError(where, f"not a readable recording: {why}") from error
         return store
 
     def prepare(self) -> None:
@@ -391,6 +394,8 @@ class Store:
                             yield one.exchange
         except (sa.exc.SQLAlchemyError, json.JSONDecodeError) as error:
             raise StoreError(self.name, f"damaged recording: {reason(error)}") from error
+        if "immutable" in self.engine.url.query and has_log(self.folder / DATABASE):
+            raise StoreError(self.name, "somebody began to write to it meanwhile: read it again")
 
     def _with_facts(self, connection: sa.Connection, page: Sequence[sa.RowMapping]) -> list[Recorded]:
         if not page:

@@ -6,15 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.bodies import REPORT_ZERO
 from tests.conftest import ROOT
+from tests.strangers import as_a_stranger, for_everybody
 from tests.tools.test_phones import CHECKS, record
 from tools.cli import main
 
@@ -99,21 +97,6 @@ def test_an_interrupt_while_modules_are_loaded_is_no_traceback(tmp_path: Path) -
         assert process.stderr.read() == b""
 
 
-@contextmanager
-def locked_out(folder: Path) -> Iterator[None]:
-    """Somebody whom the folder does not belong to; root is nobody meanwhile."""
-    folder.chmod(0)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-        folder.chmod(0o700)
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -128,22 +111,21 @@ def locked_out(folder: Path) -> Iterator[None]:
 def test_a_recording_of_somebody_else_is_one_line(
     recording: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with TemporaryDirectory() as reachable:  # by everybody, unlike a test's own folder
-        Path(reachable).chmod(0o755)
-        folder = Path(reachable, "rec")
+    with for_everybody() as reachable:
+        folder = reachable / "rec"
         shutil.copytree(recording, folder)
-        rules = Path(reachable, "rules.toml")
+        rules = reachable / "rules.toml"
         rules.write_text(REPORT_ZERO)
         words = [{"RECORDING": str(folder), "RULES": str(rules)}.get(word, word) for word in words]
         main([*words, "--json"])  # what is imported late is there, whoever may read it
         capsys.readouterr()
-        with locked_out(folder):
+        with as_a_stranger(folder, 0):
             assert main(words) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert err.startswith(f"upshim {words[0]}: {folder}")
         assert err.endswith(": Permission denied\n")
         if words[0] in {"exchanges", "decode"}:  # the others are still read
-            with locked_out(folder):
+            with as_a_stranger(folder, 0):
                 assert main([*words, str(rules)]) == 2
             assert capsys.readouterr().err.startswith(err)
