@@ -24,6 +24,7 @@ from captures.engines import READS, Locks, has_log, is_out_of_reach, postgres_en
 from captures.errors import StoreError
 from captures.exchange import Exchange, bodies_of
 from captures.expiry import (
+    BODIES_SINCE,
     EXPIRED_THROUGH,
     FOLDED,
     among,
@@ -314,6 +315,17 @@ class Store:
         """Exchanges up to this index may have been removed by `expire`."""
         with self.reading.connect() as connection:
             return 0 if version_of(connection) < 2 else number_of(connection, EXPIRED_THROUGH)
+
+    def will_keep_bodies(self, kept: bool) -> None:
+        """Note whether what is recorded from now on keeps its bodies. Raises `SQLAlchemyError`."""
+        with self.engine.begin() as connection:
+            if bool(number_of(connection, BODIES_SINCE)) != kept:
+                set_number(connection, BODIES_SINCE, standing(connection).highest + 1 if kept else 0)
+
+    def bodies_since(self) -> int:
+        """The first exchange from which on all bodies were kept; 0 where that is not known."""
+        with self.reading.connect() as connection:
+            return 0 if version_of(connection) < 2 else number_of(connection, BODIES_SINCE)
 
     def expire(self, older_than: datetime | None, max_bytes: int | None, now: datetime) -> Expired:
         """Remove exchanges that ended before a time, and the oldest ones until the rest fits; then bodies nobody needs.
