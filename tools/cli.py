@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
 from tools import output
-from tools.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, UnusableInput
+from tools.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, UnusableInput, without_passwords
 from tools.options import declare
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
@@ -52,7 +52,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the complaint and exit 2."""
-        self.exit(EXIT_UNUSABLE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(EXIT_UNUSABLE, without_passwords(f"{self.prog}: {message} (see {self.prog} --help)") + "\n")
 
 
 class ShowVersion(argparse.Action):
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             output.finish()
     except UnusableInput as error:
-        print(f"{who}: {error}", file=sys.stderr)
+        print(without_passwords(f"{who}: {error}"), file=sys.stderr)
         return EXIT_UNUSABLE
     except OSError as error:  # that no verb knew what to do about: a folder of somebody else, a full disk
         if error.filename == output.NAME:

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 from tests.strangers import as_a_stranger, for_everybody
 from tests.tools.test_phones import CHECKS, record
 from tools.cli import main
+from tools.errors import without_passwords
 
 UPSHIM = (sys.executable, "-m", "tools")
 
@@ -129,3 +130,43 @@ def test_a_recording_of_somebody_else_is_one_line(
             with as_a_stranger(folder, 0):
                 assert main([*words, str(rules)]) == 2
             assert capsys.readouterr().err.startswith(err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["proxy", "--upstream", "http://u:secret@10.0.0.5"],
+        ["proxy", "--upstream", "u:secret@10.0.0.5:80"],
+        ["proxy", "--upstream", "http://10.0.0.5", "--via", "http://u:secret@127.0.0.1:1/x"],
+        ["proxy", "--upstream", "http://10.0.0.5", "--via", "http://u:sec ret/@secret@127.0.0.1:1/x"],
+        ["proxy", "--upstream", "http://10.0.0.5", "http://u:secret@h"],
+        ["replay", "RECORDING", "--to", "http://u:secret@127.0.0.1"],
+        ["deploy", "haproxy", "--upstream", "https://u:secret@127.0.0.1"],
+        ["doctor", "--upstream", "http://u:secret@127.0.0.1"],
+        ["phone", "--server", "http://u:secret@127.0.0.1:1", "--version", "1.0.522.73"],
+        ["rules", "stop", "--admin", "http://u:secret@127.0.0.1:1"],
+        ["exchanges", "postgresql://u:secret@127.0.0.1:1/x"],
+    ],
+)
+def test_a_password_in_a_url_is_not_repeated(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(words)
+    except SystemExit as end:  # argparse
+        code = int(end.code or 0)
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "secret" not in err
+    assert ":***@" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("--to: found 'u:pw@h:80'", "--to: found 'u:***@h:80'"),
+        ("found 'http://u:p@w@h' and 'http://h'", "found 'http://u:***@h' and 'http://h'"),
+        ("upshim rules: a@b.toml: line 3: c@d", "upshim rules: a@b.toml: line 3: c@d"),
+        ("http://u@h: no answer", "http://u@h: no answer"),
+    ],
+)
+def test_what_is_taken_for_a_password(line: str, shown: str) -> None:
+    assert without_passwords(line) == shown

@@ -37,10 +37,10 @@ Steps = Generator[Action, Reply, None]
 def check_url(server: str, *, external: bool = False) -> str:
     """The update handler's URL: `server` itself where it names one, else the documented path on it.
 
-    Raises `ValueError` where it is no http or https URL.
+    Raises `ValueError` where it is no http or https URL, or one with a login, which would not be sent.
     """
     parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise ValueError(f"not an http or https URL: {server!r}")
     if parts.path.lower().endswith(".upx"):
         return server
