@@ -85,7 +85,7 @@ def reader_of(path: Place) -> Reader:
         if is_it:
             return cast(Reader, importlib.import_module(source.module))
     kinds = ", ".join(source.name for source in SOURCES)
-    found = repr(head[:8]) if head else "an empty file" if path.is_file() else "a directory"
+    found = repr(head[:8]) if head else "a directory" if path.is_dir() else "an empty file"
     raise CaptureError(path, f"at offset 0: expected {kinds}, found {found}")
 
 

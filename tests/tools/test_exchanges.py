@@ -84,6 +84,12 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_listed(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("place", "found"), [("/dev/null", "an empty file"), ("/", "a directory")])
+def test_what_is_found_instead_of_a_capture(place: str, found: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["exchanges", place]) == 2
+    assert capsys.readouterr().err.endswith(f", found {found}\n")
+
+
 @pytest.mark.parametrize("option", ["--keylog", "--tls-key"])
 def test_secrets_that_are_not_there(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str

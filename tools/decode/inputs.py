@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from captures.recording_folder import DATABASE
 from dissectors.errors import LimitExceeded
 from dissectors.file_digests import digests
 from dissectors.lines import sniff_encoding
@@ -135,6 +136,8 @@ def files_below(folder: Path, unreadable: Callable[[OSError], None] | None = Non
     count = 0
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders.sort()
+        if DATABASE in names:  # a recording: other verbs read it, and only its bodies are files to look at
+            continue
         for name in sorted(names):
             path = Path(parent, name)
             if path.is_file():
