@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -62,7 +63,7 @@ def issued(
     return builder.sign(by.key, hashes.SHA256())
 
 
-def mitmproxy_takes(port: int, options: dict[str, str]) -> bool:
+async def mitmproxy_takes(port: int, options: dict[str, str]) -> bool:
     """Whether mitmproxy's own handshake ends well."""
     with taddons.context(tlsconfig.TlsConfig()) as context, socket.create_connection(("127.0.0.1", port), 20) as plain:
         context.options.update(**options)
@@ -82,7 +83,7 @@ def mitmproxy_takes(port: int, options: dict[str, str]) -> bool:
                 return False
 
 
-def we_take(port: int, options: dict[str, str]) -> bool:
+async def we_take(port: int, options: dict[str, str]) -> bool:
     """Whether what asks for files does."""
     with taddons.context(tlsconfig.TlsConfig()) as context:
         context.options.update(**options)
@@ -123,7 +124,7 @@ def test_a_server_is_taken_by_all_or_by_none(what: str, taken: bool, tmp_path: P
     served.load_cert_chain(tmp_path / "server.pem")
     options = {"ssl_verify_upstream_trusted_ca": str(tmp_path / "ca.pem")}
     with serving(lambda _: [b""], served) as server:
-        assert mitmproxy_takes(server.port, options) is taken
-        assert we_take(server.port, options) is taken
+        assert asyncio.run(mitmproxy_takes(server.port, options)) is taken  # mitmproxy wants a loop to be there
+        assert asyncio.run(we_take(server.port, options)) is taken
         (said,) = judged_by_doctor(Address(NAME, server.port), tmp_path / "ca.pem")
         assert said.status == (OK if taken else PROBLEM)
