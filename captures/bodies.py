@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 1 << 18
 PREFIX = "incoming-"
+NAME = re.compile(r"[0-9a-f]+")
+
+
+def is_name(sha256: str) -> bool:
+    """Whether this can name a body: files tell hashes too, and one that is a path would be followed."""
+    return NAME.fullmatch(sha256) is not None
 
 
 class BodyFiles:
@@ -79,14 +87,16 @@ class BodyFiles:
         return sum(path.name not in needed for path in self.folder.iterdir())
 
     def has(self, sha256: str) -> bool:
-        """Whether this body was kept."""
-        return self.path(sha256).is_file()
+        """Whether this body was kept; one without a hash is not."""
+        return is_name(sha256) and self.path(sha256).is_file()
 
     def taken(self, sha256: str) -> None:
         """A body that arrived in pieces is there."""
 
     def open(self, sha256: str) -> BinaryIO:
         """Open a body for reading. Raises `FileNotFoundError` where it was not kept."""
+        if not is_name(sha256):
+            raise FileNotFoundError(errno.ENOENT, "no body of this name", sha256)
         return self.path(sha256).open("rb")
 
     def chunks(self, sha256: str) -> Iterator[bytes]:

@@ -7,24 +7,29 @@ from collections.abc import Callable, Sequence
 
 from captures.bodies import BodyFiles, Incoming
 from captures.exchange import EMPTY_SHA256
-from dissectors.coding import BodyDecoder
-from dissectors.errors import DissectError
+from dissectors.coding import WIDE, BodyDecoder
+from dissectors.errors import DissectError, LimitExceeded
 
 MAX_HELD = 64 << 20  # bytes of all bodies under way
+MAX_WIDE = 16  # codings of them whose decoders take 16 MiB each
 
 BodyValues = tuple[int, str, int, str | None, bytes | None, bytes | None]  # the fields of a `Body`
 NO_BODY: BodyValues = (0, EMPTY_SHA256, 0, None, None, None)
 
 
 class Keeping:
-    """How bodies are kept: up to `hold` bytes of each in memory, `left` bytes of all that are under way, and files."""
+    """How bodies are kept: up to `hold` bytes of each in memory, `left` bytes of all that are under way, and files.
 
-    __slots__ = ("files", "hold", "left")
+    `wide` is how many more decoders there may be that take much memory.
+    """
+
+    __slots__ = ("files", "hold", "left", "wide")
 
     def __init__(self, hold: int, files: BodyFiles | None, left: int = MAX_HELD) -> None:
         self.hold = hold
         self.files = files
         self.left = left
+        self.wide = MAX_WIDE
 
 
 class Tally:
@@ -96,7 +101,18 @@ class Tally:
 class BodyReader:
     """One body. What cannot be decoded is described as it came, and `problems` say so."""
 
-    __slots__ = ("_came", "_decoded", "_decoder", "_failure", "missing", "part", "part_hole", "problems")
+    __slots__ = (
+        "_came",
+        "_decoded",
+        "_decoder",
+        "_failure",
+        "_keeping",
+        "_wide",
+        "missing",
+        "part",
+        "part_hole",
+        "problems",
+    )
 
     def __init__(self, codings: Sequence[str], keeping: Keeping) -> None:
         self.problems: list[str] = []
@@ -106,13 +122,24 @@ class BodyReader:
         self.part_hole: Callable[[int], None] | None = None
         self._failure: DissectError | None = None
         self._decoder: BodyDecoder | None = None
+        self._keeping = keeping
+        self._wide = 0
         if codings:
             try:
-                self._decoder = BodyDecoder(codings)
+                self._decoder = self._decoder_of(codings)
             except DissectError as error:
                 self._failure = error
         self._came = Tally(keeping)
         self._decoded = Tally(keeping) if self._decoder else None
+
+    def _decoder_of(self, codings: Sequence[str]) -> BodyDecoder:
+        wide = sum(name in WIDE for name in codings)
+        if wide > self._keeping.wide:
+            raise LimitExceeded(0, f"at most {MAX_WIDE} bodies in brotli or zstd at a time", "more")
+        decoder = BodyDecoder(codings)
+        self._wide = wide
+        self._keeping.wide -= wide
+        return decoder
 
     def taker(self) -> Callable[[bytes], None]:
         """What takes the bytes, transfer coding undone, now that it is known who is told of them."""
@@ -162,4 +189,7 @@ class BodyReader:
         came.let_go()
         if decoded is not None:
             decoded.let_go()
+        self._decoder = None
+        self._keeping.wide += self._wide
+        self._wide = 0
         return body

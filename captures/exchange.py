@@ -27,9 +27,9 @@ class Body:
     """A message body after transfer- and content-decoding.
 
     `size` and `sha256` describe the decoded bytes, `encoded_size` the bytes before content-decoding (equal where there
-    was no coding); `encoded_sha256` names the encoded bytes where they differ. `data` is there only while the bytes are
-    held; a streamed body has None. A body that could not be decoded is described as it came, and the exchange's
-    problems say so.
+    was no coding, 0 where an archive has the decoded ones alone); `encoded_sha256` names the encoded bytes where they
+    differ. `data` is there only while the bytes are held; a streamed body has None. A body that could not be decoded is
+    described as it came, and the exchange's problems say so.
     """
 
     size: int = 0
@@ -46,6 +46,11 @@ class Body:
         if encoded is None or encoded == data:
             return cls(len(data), digest, len(data), None, data)
         return cls(len(data), digest, len(encoded), hashlib.sha256(encoded).hexdigest(), data, encoded)
+
+    @property
+    def as_it_came(self) -> bool:
+        """Whether these are the bytes that came, whatever codings the headers name."""
+        return self.encoded_sha256 is None and self.encoded_size == self.size
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,19 @@ from typing import Any, cast
 from mitmproxy import connection, flow, http
 
 from captures import http_wire
+from captures.bodies import is_name
 from captures.content import decoded_body
 from captures.exchange import Body, Exchange, Headers, Request, Response, endpoint, header
+from captures.flow_request import authority_of, method_of, path_of, server_of, target_of, version_of
 from captures.http_wire import Bodies, Gap, no_bodies
 
 MAX_BODY = 100 << 20  # bytes of a body put into a flow: the format wants it in memory
+TOO_LONG = 1 << 63  # bytes that no body has
 
 KEPT = "upshim"  # the key in a flow's metadata
 UNKNOWN = "0.0.0.0"
 HTTP, HTTPS = 80, 443
+HTTP1 = {"1.0", "1.1", "0.9", ""}
 ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 
 ADDRESS_UNKNOWN = "addresses unknown"
@@ -44,7 +48,8 @@ def exchange_of(one: http.HTTPFlow, capture: str, index: int) -> Exchange:
         rewritten_response = changed_response if changed_response != response else None
     asked, answered = (came or one).request, (came or one).response
     last = (answered.timestamp_end or answered.timestamp_start) if answered else None
-    ended = last or (one.error.timestamp if one.error else None) or asked.timestamp_end or asked.timestamp_start
+    ended = last or (one.error.timestamp if one.error else None) or asked.timestamp_start
+    ended = max(ended, asked.timestamp_end or ended)  # an answer may come before the end of what was asked
     return Exchange(
         capture,
         index,
@@ -113,7 +118,7 @@ def _messages(one: http.HTTPFlow) -> tuple[Request, Response | None, tuple[str, 
     response = None
     if one.response is not None:
         body = _body(one.response, kept.get("response"), "answer", problems)
-        version = one.response.http_version.removeprefix("HTTP/")
+        version = version_of(one.response)
         interim = tuple((int(s), str(r), tuple((str(n), str(v)) for n, v in h)) for s, r, h in kept.get("interim", ()))
         status, reason = one.response.status_code, one.response.reason
         response = Response(status, reason, version, _headers(one.response), body, interim)
@@ -123,20 +128,17 @@ def _messages(one: http.HTTPFlow) -> tuple[Request, Response | None, tuple[str, 
 
 
 def _request(request: http.Request, body: Body) -> Request:
-    version = request.http_version.removeprefix("HTTP/")
+    version = version_of(request)
     headers = _headers(request)
-    target = request.path
-    if request.method == "CONNECT":
-        target = request.authority or endpoint(request.host, request.port)
-    elif version not in {"1.0", "1.1", "0.9", ""}:
+    target = target_of(request)
+    if version not in HTTP1 and method_of(request) != "CONNECT":
+        target = path_of(request)
         # RFC 9113 section 8.3.1: written as HTTP/1.1, the :authority is the Host.
         if header(headers, "host") is None:
-            usual = {"http": HTTP, "https": HTTPS}.get(request.scheme)
-            named = request.host if request.port == usual else endpoint(request.host, request.port)
-            headers = (("Host", request.authority or named), *headers)
-    elif request.authority:
-        target = f"{request.scheme}://{request.authority}{target}"
-    return Request(request.method, target, version, headers, body)
+            usual = {b"http": HTTP, b"https": HTTPS}.get(request.data.scheme)
+            named = server_of(request).removesuffix(f":{usual}")
+            headers = (("Host", authority_of(request) or named), *headers)
+    return Request(method_of(request), target, version, headers, body)
 
 
 def _headers(message: http.Message) -> Headers:
@@ -149,19 +151,30 @@ def _body(message: http.Message, kept: object, side: str, problems: list[str]) -
     headers = _headers(message)
     if message.trailers:
         problems.append(f"{side}: {len(message.trailers)} trailer fields not shown")
-    if message.raw_content is None and isinstance(message, http.Request) and _bodiless(message):
-        return Body.of(b"")
     if message.raw_content is None:
+        told = _told(kept)
+        if told is None and isinstance(message, http.Request) and _bodiless(message):
+            return Body.of(b"")
         problems.append(f"{side}: body was streamed and is not in the file")
-        if isinstance(kept, list):
-            size, digest, encoded_size, encoded_digest = kept
-            return Body(int(size), str(digest), int(encoded_size), encoded_digest and str(encoded_digest))
+        if told is not None:
+            return told
         size = http_wire.declared_length(headers) or 0
         return Body(size, "", size)
     body, problem = decoded_body(headers, message.raw_content)
     if problem:
         problems.append(f"{side}: {problem}")
     return body
+
+
+def _told(kept: object) -> Body | None:
+    """A body as `_described` has put it aside, where it can be one."""
+    match kept:
+        case [int(size), str(digest), int(encoded_size), (str() | None) as encoded_digest]:
+            if not (0 <= size < TOO_LONG and 0 <= encoded_size < TOO_LONG):
+                return None
+            named = encoded_digest if encoded_digest and is_name(encoded_digest) else None
+            return Body(size, digest if is_name(digest) else "", encoded_size, named)
+    return None
 
 
 def _bodiless(request: http.Request) -> bool:
@@ -243,10 +256,10 @@ def _target(request: Request, exchange: Exchange) -> dict[str, Any]:
     absolute = ABSOLUTE.fullmatch(request.target)
     if request.method == "CONNECT":
         return {**parts, "authority": _bytes(request.target), "path": b"", "scheme": b""}
-    if absolute:
+    if absolute and absolute[2]:
         named = {"scheme": _bytes(absolute[1]), "authority": _bytes(absolute[2]), "path": _bytes(absolute[3])}
         return {**parts, **named}
-    if request.version not in {"1.0", "1.1"}:
+    if request.version not in HTTP1:
         parts["authority"] = _bytes(request.host)
     return {**parts, "path": _bytes(request.target)}
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from captures.bodies import is_name
+from captures.content import codings_of, decoded_body
 from captures.errors import CaptureError
 from captures.exchange import Body, Exchange, Headers, Request, Response, endpoint, header
 from captures.har_json import load_log
@@ -70,7 +72,8 @@ def _exchange(entry: object, capture: str, index: int) -> Exchange:
     kept = _object(entry, "_upshim")
     problems: list[str] = []
     request, port = _request(entry["request"], problems)
-    response = _response(_object(entry, "response"), request.method, problems)
+    ours = "_upshim" in entry
+    response = _response(_object(entry, "response"), request.method, problems, ours=ours)
     if response is None:
         problems.append("no answer in the archive")
     times = _times(entry, problems)
@@ -90,7 +93,7 @@ def _exchange(entry: object, capture: str, index: int) -> Exchange:
         bool(kept.get("complete", response is not None)),
         tuple(told),
         rewritten_request=_request(rewritten["request"], spare)[0] if _object(rewritten, "request") else None,
-        rewritten_response=_response(_object(rewritten, "response"), request.method, spare),
+        rewritten_response=_response(_object(rewritten, "response"), request.method, spare, ours=ours),
         connection=_label(entry, "connection"),
         request_ended=times[1] if request.method else None,
         response_started=times[2] if response else None,
@@ -105,6 +108,9 @@ def _request(shown: dict[str, Any], problems: list[str]) -> tuple[Request, int]:
     # An answer whose request was not seen has none.
     if not isinstance(method, str) or not (method or ours) or not isinstance(url, str):
         raise MalformedEntry("expected a request with `method` and `url`")
+    tunnel = method == "CONNECT" and not ours
+    if tunnel and "://" not in url:  # some write what stood on the wire
+        url = f"//{url}"
     try:
         parts = urlsplit(url)
         port = parts.port if parts.port is not None else PORTS.get(parts.scheme, 0)
@@ -112,47 +118,50 @@ def _request(shown: dict[str, Any], problems: list[str]) -> tuple[Request, int]:
         raise MalformedEntry(f"expected a URL, found {url[:80]!r} ({error})") from None
     place = parts.netloc.rpartition("@")[2]
     target = (parts.path or "/") + ("?" + parts.query if "?" in url.partition("#")[0] else "")
+    if tunnel and place:
+        port = port or PORTS["https"]
+        place = place if parts.port is not None else f"{place.rstrip(':')}:{port}"
+        target = place
     if ours:
         target = _text(shown, "_target")
     headers = _headers(shown)
     if header(headers, "host") is None and place and not ours:
         headers = (("Host", _latin1(place)), *headers)
-    body = _posted(_object(shown, "postData"), () if ours else headers, problems)
+    body = _posted(shown, headers, problems, ours=ours)
     return Request(_latin1(method), _latin1(target), _version(shown), headers, body), port
 
 
-def _posted(shown: dict[str, Any], headers: Headers, problems: list[str]) -> Body:
-    mime = _text(shown, "mimeType") or header(headers, "content-type") or ""
+def _posted(request: dict[str, Any], headers: Headers, problems: list[str], *, ours: bool) -> Body:
+    shown = _object(request, "postData")
+    mime = _text(shown, "mimeType") or ("" if ours else header(headers, "content-type") or "")
     if text := _text(shown, "text"):
         coded = _text(shown, "encoding") or _text(shown, "_encoding")
-        return _encoded(_content(text, coded, mime, "request", problems), shown)
+        body = _content(text, coded, mime, "request", problems)
+        return _encoded(_decoded(body, request, headers, problems, ours=ours, text=not coded), shown)
     pairs = [(_text(each, "name"), _text(each, "value")) for each in _list(shown, "params") if isinstance(each, dict)]
     if pairs and "form-urlencoded" in mime.lower():
         return Body.of(urlencode(pairs).encode())
-    if pairs or "_sha256" in shown or declared_length(headers):
+    size = 0 if ours else declared_length(headers) or 0
+    if pairs or "_sha256" in shown or size:
         problems.append("request: body is not in the archive")
-        size = declared_length(headers) or 0
         return _absent(shown, size, size)
     return Body.of(b"")
 
 
-def _response(shown: dict[str, Any], method: str, problems: list[str]) -> Response | None:
+def _response(shown: dict[str, Any], method: str, problems: list[str], *, ours: bool) -> Response | None:
     """The answer; none where the status is missing or 0, as it is for a request that failed."""
-    status = shown.get("status")
-    if isinstance(status, str) and status.isdecimal():
-        status = int(status)
-    if not isinstance(status, int) or not 100 <= status <= 999:
+    told = shown.get("status")
+    status = int(told) if isinstance(told, str) and told.isdecimal() and len(told) < 9 else _size(told)
+    if not 100 <= status <= 999:
         return None
     headers = _headers(shown)
     content = _object(shown, "content")
     mime = _text(content, "mimeType") or header(headers, "content-type") or ""
     size = _size(content.get("size"))
     if text := _text(content, "text"):
-        body = _content(text, _text(content, "encoding"), mime, "answer", problems)
-        coded_size = _size(shown.get("bodySize"))
-        if header(headers, "content-encoding") and coded_size:
-            body = Body(body.size, body.sha256, coded_size, data=body.data)
-        body = _encoded(body, content)
+        coded = _text(content, "encoding")
+        body = _content(text, coded, mime, "answer", problems)
+        body = _encoded(_decoded(body, shown, headers, problems, ours=ours, text=not coded), content)
     elif "_encoded" in content:  # nothing, content-coded
         body = _encoded(Body.of(b""), content)
     elif (size or "_sha256" in content) and method != "HEAD" and status not in {204, 304}:
@@ -178,6 +187,26 @@ def _content(text: str, coded: str, mime: str, side: str, problems: list[str]) -
     return Body.of(as_bytes(text, mime))
 
 
+def _decoded(
+    body: Body, shown: dict[str, Any], headers: Headers, problems: list[str], *, ours: bool, text: bool
+) -> Body:
+    """A body with the size it came in; `bodySize` tells, if anything does.
+
+    Archives have bodies after decoding. Where decoding changed no size it may not have been done.
+    """
+    if not codings_of(headers):
+        return body
+    came = _size(shown.get("bodySize"))
+    if not ours:
+        came = came or declared_length(headers) or 0
+        if came == body.size and not text and body.data is not None:
+            body, problem = decoded_body(headers, body.data)
+            problems += [problem] if problem else []
+            return body
+        came = 0 if came == body.size else came  # what is coded is no text
+    return Body(body.size, body.sha256, came, data=body.data)
+
+
 def _encoded(body: Body, shown: dict[str, Any]) -> Body:
     """The body with the content-coded form, where the archive is ours and has it."""
     if (text := _text(shown, "_encoded")) and body.data is not None:
@@ -190,9 +219,9 @@ def _encoded(body: Body, shown: dict[str, Any]) -> Body:
 
 def _absent(shown: dict[str, Any], size: int, coded_size: int) -> Body:
     """A body that is told of only; archives of ours have its hash and sizes too."""
-    encoded = _text(shown, "_encodedSha256") or None
+    digest, encoded = (name if is_name(name := _text(shown, key)) else "" for key in ("_sha256", "_encodedSha256"))
     size = _size(shown.get("_size")) or size
-    return Body(size, _text(shown, "_sha256"), _size(shown.get("_encodedSize")) or coded_size, encoded)
+    return Body(size, digest, _size(shown.get("_encodedSize")) or coded_size, encoded or None)
 
 
 def _headers(shown: dict[str, Any]) -> Headers:
@@ -280,4 +309,7 @@ def _label(shown: dict[str, Any], name: str) -> str:
 
 
 def _size(value: object) -> int:
+    """A number that counts something, else 0. In JSON 200.0 is one, too."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else 0

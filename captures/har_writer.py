@@ -120,7 +120,7 @@ def _request(request: Request, server: str, bodies: Bodies, notes: list[str]) ->
             {"name": name, "value": value} for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True)
         ],
         "headersSize": -1,
-        "bodySize": request.body.encoded_size,
+        "bodySize": _came_size(request.body),
         "_target": request.target,
     }
     if request.body.size or request.body.encoded_size or not request.body.sha256:
@@ -145,7 +145,7 @@ def _response(response: Response | None, bodies: Bodies, notes: list[str]) -> di
         "content": {"size": response.body.size, "mimeType": mime, **_content(response.body, mime, bodies, notes)},
         "redirectURL": header(response.headers, "location") or "",
         "headersSize": -1,
-        "bodySize": response.body.encoded_size,
+        "bodySize": _came_size(response.body),
     }
     if response.interim:
         shown["_interim"] = [
@@ -176,6 +176,10 @@ def _content(body: Body, mime: str, bodies: Bodies, notes: list[str]) -> dict[st
         if encoded is not None:
             shown["_encoded"] = base64.b64encode(encoded).decode()
     return shown
+
+
+def _came_size(body: Body) -> int:
+    return body.encoded_size if body.encoded_size or not body.size else -1
 
 
 def _held(data: bytes | None, size: int, sha256: str, bodies: Bodies) -> bytes | None:

@@ -231,7 +231,6 @@ class _Side:
         self.reader = Reader(self.role, self)
         self.first = 0  # time of the first piece of the message under way
         self.time = 0
-        self.ack = 0
         self.exchange: OpenExchange | None = None
         self.passed_over = 0
         self.body: Callable[[bytes], None] = _nothing
@@ -301,13 +300,17 @@ class _ClientSide(_Side):
     def __init__(self, conversation: Conversation, index: int) -> None:
         super().__init__(conversation, index)
         self._answers = conversation.connection.halves[1 - index]
+        self._ack = 0  # what came with the first piece of the head under way
+        self._last_ack = 0
 
     def data(self, data: bytes, time: int, ack: int) -> None:
         reader = self.reader
         if not reader.room and reader.at_boundary:
             self.first = time
         self.time = time
-        self.ack = ack
+        self._last_ack = ack
+        if not reader.in_head:  # an early answer is acknowledged by the rest of the head, and belongs to it
+            self._ack = ack
         reader.feed(data)
         self.half.room = reader.room
         server = self.conversation.server
@@ -364,7 +367,8 @@ class _ClientSide(_Side):
     def _begin(self) -> OpenExchange:
         conversation = self.conversation
         exchange = conversation.recorder.begin(self.first)
-        exchange.anchor = anchor = self._answers.position_of(self.ack)
+        exchange.anchor = anchor = self._answers.position_of(self._ack)
+        self._ack = self._last_ack  # of the next head in the same piece
         exchange.anchor_seen = anchor is not None and anchor <= self._answers.position
         self.exchange = exchange
         if len(conversation.outstanding) >= MAX_OUTSTANDING:
@@ -517,6 +521,8 @@ class _ServerSide(_Side):
         self._over(exchange)
 
     def _over(self, exchange: OpenExchange) -> None:
+        if self.half.connection.how == "reset" and exchange.whole:
+            exchange.problem("the answer was still on its way when the connection was reset")
         exchange.response_ended = self.time
         exchange.response_done = True
         self.body = _nothing

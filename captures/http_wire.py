@@ -1,9 +1,10 @@
 """HTTP/1.x messages as they would stand on the wire, made from recorded ones.
 
 Headers go out as recorded, in their order and case. A recording keeps bodies after transfer- and content-decoding, so
-the body is framed (RFC 9112 section 6) and coded (RFC 9110 section 8.4) again the way the headers say. Where that
-cannot give the recorded length, the framing header is set right and a note says so: the message is always one that a
-reader takes apart at the same place.
+the body is framed (RFC 9112 section 6) and coded (RFC 9110 section 8.4) again the way the headers say; the coded form
+is taken where it was kept, and a body that was recorded as it came goes out as it came. Where that cannot give the
+recorded length, the framing header is set right and a note says so: the message is always one that a reader takes apart
+at the same place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from captures.content import codings_of
 from captures.exchange import Body, Exchange, Headers, Request, Response, header
 from dissectors.coding import DEFLATE, GZIP, parse_codings
 
@@ -29,6 +31,7 @@ OTHER_VERSION = "messages of another HTTP version written as HTTP/1.1"
 
 CHUNK = 16384  # bytes per chunk where a body is chunked
 WBITS = {**dict.fromkeys(GZIP, 31), **dict.fromkeys(DEFLATE, 15)}  # how zlib is told the coding
+TRANSFER = {*WBITS, "compress", "x-compress"}  # transfer codings beside chunked; with others no reader finds the end
 
 LINE_BREAK = re.compile(r"[\r\n\0]+[ \t]*")
 DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -112,13 +115,7 @@ def request_message(request: Request, *, complete: bool = True, bodies: Bodies =
     framing = _Framing(list(request.headers))
     version = _version(request.version, framing)
     translated = version != request.version and request.body.size > 0
-    chunks, length = _frame(framing, request.body, complete, translated=translated, bodies=bodies)
-    if length is None and not _chunked(framing.headers):
-        # Only an answer may be ended by closing; a request without a length has no body.
-        length = request.body.encoded_size
-        if length:
-            framing.put("Content-Length", str(length))
-            framing.notes.append(LENGTH_CORRECTED)
+    chunks, length = _frame(framing, request.body, complete, translated=translated, answer=False, bodies=bodies)
     head = _head(f"{request.method} {request.target} HTTP/{version}", framing.headers)
     return Message(head, chunks, length, complete, notes=tuple(framing.notes))
 
@@ -130,7 +127,8 @@ def response_message(response: Response, method: str, *, complete: bool = True, 
     start = f"HTTP/{version} {response.status:03d} {response.reason}"
     if bodiless(method, response.status):
         return Message(_head(start, framing.headers), iter(()), 0, complete, notes=tuple(framing.notes))
-    chunks, length = _frame(framing, response.body, complete, translated=version != response.version, bodies=bodies)
+    translated = version != response.version
+    chunks, length = _frame(framing, response.body, complete, translated=translated, answer=True, bodies=bodies)
     until_close = length is None and not _chunked(framing.headers)
     return Message(_head(start, framing.headers), chunks, length, complete, until_close, tuple(framing.notes))
 
@@ -143,6 +141,17 @@ def interim_head(status: int, reason: str, headers: Headers) -> bytes:
 def bodiless(method: str, status: int) -> bool:
     """Whether an answer has no body whatever its headers say (RFC 9112 section 6.3)."""
     return method == "HEAD" or status < 200 or status in {204, 304} or (method == "CONNECT" and status < 300)
+
+
+def request_whole(exchange: Exchange, request: Request, response: Response | None) -> bool:
+    """Whether the request has its end; where the exchange has not, either message may be the one that was cut off."""
+    if exchange.complete or response is None:
+        return exchange.complete
+    if not _chunked(request.headers):
+        return request.body.encoded_size >= (declared_length(request.headers) or 0)
+    length = None if _chunked(response.headers) else declared_length(response.headers)
+    answer_whole = bodiless(request.method, response.status) or length == response.body.encoded_size
+    return not answer_whole
 
 
 def ends_connection(request: Request, response: Response) -> bool:
@@ -173,15 +182,18 @@ def _version(version: str, framing: _Framing) -> str:
 
 
 def _frame(
-    framing: _Framing, body: Body, complete: bool, *, translated: bool, bodies: Bodies
+    framing: _Framing, body: Body, complete: bool, *, translated: bool, answer: bool, bodies: Bodies
 ) -> tuple[Iterator[bytes | Gap], int | None]:
     """The body's wire form and the length its headers promise; sets the headers right first."""
     pieces, size = _coded(framing, body, bodies)
-    if _chunked(framing.headers):
-        if len(_codings(framing.headers, "transfer-encoding")) > 1:
-            framing.put("Transfer-Encoding", "chunked")  # the recorded body has lost the other transfer codings
+    *others, last = _codings(framing.headers, "transfer-encoding") or ("",)
+    if last == "chunked":
+        if not TRANSFER.issuperset(others):
+            framing.put("Transfer-Encoding", "chunked")
             framing.notes.append(LENGTH_CORRECTED)
         return _chunks(pieces, complete), None
+    if answer and TRANSFER.issuperset((*others, last)):
+        return iter(pieces), None
     if header(tuple(framing.headers), "transfer-encoding") is not None:
         framing.drop("transfer-encoding")
         framing.notes.append(LENGTH_CORRECTED)
@@ -192,11 +204,17 @@ def _frame(
         if stated is not None:
             framing.notes.append(LENGTH_CORRECTED)
         length = size
+    if length is None and not answer:
+        # Only an answer may be ended by closing; a request without a length has no body.
+        length = size
+        if length:
+            framing.put("Content-Length", str(length))
+            framing.notes.append(LENGTH_CORRECTED)
     return _limited(pieces, length), length
 
 
 def _coded(framing: _Framing, body: Body, bodies: Bodies) -> tuple[Iterable[bytes | Gap], int]:
-    """The content-coded bytes and their number."""
+    """The coded bytes and their number."""
 
     def plain() -> Iterable[bytes] | None:
         if body.data is None:
@@ -211,13 +229,13 @@ def _coded(framing: _Framing, body: Body, bodies: Bodies) -> tuple[Iterable[byte
         return as_it_came, body.encoded_size
     if (kept := plain()) is None:
         framing.notes.append(BODY_ABSENT)
-        return (Gap(body.encoded_size),), body.encoded_size
-    codings = _codings(framing.headers, "content-encoding")
-    if not codings or (body.encoded_sha256 is None and _starts_coded(plain() or (), codings[-1])):
-        return kept, body.size  # a body that could not be decoded was recorded as it came
+        size = body.encoded_size or body.size
+        return (Gap(size),), size
+    codings = codings_of(framing.headers)
+    if not codings or body.as_it_came:
+        return kept, body.size
     if len(codings) > 1 or codings[0] not in WBITS:
-        framing.drop("content-encoding")
-        framing.notes.append(CODING_UNDONE)
+        _undo_codings(framing)
         return kept, body.size
     framing.notes.append(BODY_RECODED)
     wbits = WBITS[codings[0]]
@@ -226,13 +244,13 @@ def _coded(framing: _Framing, body: Body, bodies: Bodies) -> tuple[Iterable[byte
     return _compressed(plain() or (), wbits), size
 
 
-def _starts_coded(pieces: Iterable[bytes], coding: str) -> bool:
-    start = next(iter(pieces), b"")[:1024]
-    try:
-        zlib.decompressobj(wbits=WBITS.get(coding, 31)).decompress(start)
-    except zlib.error:
-        return False
-    return len(start) > 2  # fewer bytes are no header of a coding
+def _undo_codings(framing: _Framing) -> None:
+    framing.notes.append(CODING_UNDONE)
+    framing.drop("content-encoding")
+    if _chunked(framing.headers):
+        framing.put("Transfer-Encoding", "chunked")
+    else:
+        framing.drop("transfer-encoding")
 
 
 def _compressed(pieces: Iterable[bytes], wbits: int) -> Iterator[bytes]:
@@ -246,9 +264,10 @@ def _compressed(pieces: Iterable[bytes], wbits: int) -> Iterator[bytes]:
 def _chunks(pieces: Iterable[bytes | Gap], complete: bool) -> Iterator[bytes | Gap]:
     for piece in pieces:
         if isinstance(piece, Gap):
-            yield b"%x\r\n" % piece.size
-            yield piece
-            yield b"\r\n"
+            if piece.size:  # an empty chunk would be the last
+                yield b"%x\r\n" % piece.size
+                yield piece
+                yield b"\r\n"
             continue
         for start in range(0, len(piece), CHUNK):
             chunk = piece[start : start + CHUNK]

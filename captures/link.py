@@ -1,6 +1,7 @@
 """From a captured frame to its IP packet: the link layers phones and servers are captured on.
 
-Sources: the pcap link-type registry; IEEE 802.1Q/802.1ad; RFC 2516 (PPPoE); RFC 3032 (MPLS) is not read.
+Sources: the pcap link-type registry; IEEE 802.1Q/802.1ad; RFC 1042 (LLC and SNAP); RFC 1661 and 2516 (PPP, PPPoE);
+RFC 3032 (MPLS).
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from collections.abc import Callable
 NULL, ETHERNET, PPP, LINUX_SLL, LOOP, IPV4, IPV6, NFLOG, LINUX_SLL2 = 0, 1, 9, 113, 108, 228, 229, 239, 276
 RAW = (12, 14, 101)  # LINKTYPE_RAW, and the two numbers BSDs wrote for it
 VLAN_TYPES = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
+MPLS_TYPES = frozenset((0x8847, 0x8848))
 PPPOE_SESSION = 0x8864
 PPP_IP = (0x0021, 0x0057)
 IP_TYPES = frozenset((0x0800, 0x86DD))
+LARGEST_LENGTH = 1500  # larger numbers in the place of an EtherType are one
+SNAP = bytes.fromhex("aaaa03000000")  # an EtherType follows
 MAX_VLANS = 4  # tags on one frame; two are usual at most
+MAX_LABELS = 16
 NFLOG_PAYLOAD = 9
 
 # (where the IP packet starts, where it ends, the VLAN tags as bytes), or None where there is none.
@@ -52,7 +57,7 @@ def _ethernet(data: bytes, start: int, end: int) -> Found | None:
 
 
 def _ethertype(data: bytes, position: int, end: int) -> Found | None:
-    """Read from an EtherType field on, through VLAN tags and PPPoE."""
+    """Read from an EtherType field on, through VLAN tags, SNAP, MPLS labels and PPPoE."""
     vlans = b""
     for _ in range(MAX_VLANS + 1):
         if position + 2 > end:
@@ -65,11 +70,26 @@ def _ethertype(data: bytes, position: int, end: int) -> Found | None:
             # The priority bits differ between packets of one connection; only the identifier tells networks apart.
             vlans += bytes((data[position] & 0x0F, data[position + 1]))
             position += 2
-        elif ethertype == PPPOE_SESSION and position + 8 <= end:
-            protocol = data[position + 6] << 8 | data[position + 7]
-            return (position + 8, end, vlans) if protocol in PPP_IP else None
+        elif ethertype == PPPOE_SESSION:
+            return _ppp_protocol(data, position + 6, end, vlans)
+        elif ethertype in MPLS_TYPES:
+            return _mpls(data, position, end, vlans)
+        elif ethertype <= LARGEST_LENGTH and data[position : position + 6] == SNAP:
+            position += 6
         else:
             return None
+    return None
+
+
+def _mpls(data: bytes, position: int, end: int, vlans: bytes) -> Found | None:
+    """Labels of four bytes up to the one that says it is the last; what follows is told by its first half byte."""
+    for _ in range(MAX_LABELS):
+        if position + 4 >= end:
+            return None
+        last = data[position + 2] & 1
+        position += 4
+        if last:
+            return (position, end, vlans) if data[position] >> 4 in (4, 6) else None
     return None
 
 
@@ -81,8 +101,14 @@ def _null(_data: bytes, start: int, end: int) -> Found:
 def _ppp(data: bytes, start: int, end: int) -> Found | None:
     if data[start : start + 2] == b"\xff\x03":  # address and control of HDLC framing
         start += 2
-    protocol = int.from_bytes(data[start : start + 2], "big")
-    return (start + 2, end, b"") if protocol in PPP_IP else None
+    return _ppp_protocol(data, start, end, b"")
+
+
+def _ppp_protocol(data: bytes, position: int, end: int, vlans: bytes) -> Found | None:
+    """The protocol field has two bytes, of which the first may be left out if it is zero: the last one is odd."""
+    size = 1 if data[position : position + 1] and data[position] & 1 else 2
+    protocol = int.from_bytes(data[position : position + size], "big")
+    return (position + size, end, vlans) if protocol in PPP_IP else None
 
 
 def _sll(data: bytes, start: int, end: int) -> Found | None:

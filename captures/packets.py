@@ -24,7 +24,8 @@ from captures.items import DECRYPTED, CaptureSummary, Observation
 from captures.open_exchange import Finished, PlainItem, Recorder
 from captures.packet_files import Packet, PacketFile, open_packets
 from captures.reading_ahead import read_ahead, worth_two_processes
-from captures.tcp import Connection, Endpoints, Sink, TcpSegment, TcpTable
+from captures.tcp import AnotherConnection, Connection, Endpoints, Sink, TcpSegment, TcpTable
+from captures.tunnels import MAX_DEPTH, UNREAD_PORTS, inner_frame, unread_tunnel
 
 if TYPE_CHECKING:
     from captures.items import Item
@@ -93,12 +94,16 @@ def _with_decrypted(
     def items() -> Iterator[PlainItem]:
         yield from reader.read(decryption.among(packets, reader.table))
         reader.counts["TCP connections"] -= len(decryption.connections)  # they were counted already
+        if decryption.tunnels:
+            reader.counts["TLS connections"] += decryption.tunnels
         file.problems.extend(decryption.problems)
         yield from reader.finish(file)
 
     for item in items():
         if isinstance(item, Finished) and item.connection in decryption.connections:
-            yield item._replace(facts=(DECRYPTED,))
+            remark = decryption.connections[item.connection]
+            problems = (*item.problems, remark) if remark and not item.complete else item.problems
+            yield item._replace(facts=(DECRYPTED,), problems=problems)
         else:
             yield item
 
@@ -116,9 +121,10 @@ def _read_again(path: Path, options: ReadOptions, decryption: Decryption | None,
 
 def _decrypted(path: Path, options: ReadOptions, late: Iterable[bytes] = ()) -> Decryption | None:
     """What tshark decrypts, if there is TLS: that takes a look at the whole capture. `late` are secrets at its end."""
-    from captures.tls_decryption import Decryption, TlsPorts  # noqa: PLC0415 - only where there are secrets
+    from captures.tls_decryption import Decryption  # noqa: PLC0415 - only where there are secrets
+    from captures.tls_look import TlsLook  # noqa: PLC0415
 
-    tls = TlsPorts()
+    tls = TlsLook()
     with open_packets(path) as file:
         look = PacketReader(str(path), replace(options, hold=0, bodies=None), claims=(tls.claim,))
         for _ in look.read(file.packets):
@@ -155,6 +161,7 @@ class PacketReader:
         self._datagrams = datagrams
         self._claims = claims
         self._last_time = 0
+        self._understood = False  # whether there was any TCP or UDP
 
     def read(self, packets: Iterable[Packet]) -> Iterator[PlainItem]:
         """The exchanges, as they are finished."""
@@ -172,7 +179,10 @@ class PacketReader:
                     if first < last <= end and offset >= 0x50:
                         half = halves.get(key)
                         if half is not None:
-                            half.receive(sequence, data[first:last], time, ack)
+                            try:
+                                half.receive(sequence, data[first:last], time, ack)
+                            except AnotherConnection:
+                                yield from self._packet(packet)
                             while ready:
                                 yield ready.popleft()
                             continue
@@ -195,6 +205,9 @@ class PacketReader:
         problems = [*file.problems]
         for number in sorted(link_type for name in self.counts if (link_type := _link_type_of(name)) is not None):
             problems.append(f"packets of link type {number} are not read")
+        unread = [f"{self.counts[name]} {name}" for name in _PASSED_OVER if name in self.counts]
+        if unread and not self._understood and not self.counts["observations"]:
+            problems.append(f"nothing in this capture is read: {', '.join(unread)}")
         told = tuple(problems)
         yield CaptureSummary(self.recorder.capture, file.format, self.counts, told, file.damaged, partial=bool(told))
 
@@ -208,8 +221,8 @@ class PacketReader:
         while ready:
             yield ready.popleft()
 
-    def _packet(self, packet: Packet) -> Iterator[PlainItem]:
-        """The long way of one packet."""
+    def _packet(self, packet: Packet, outer: bytes = b"", depth: int = 0) -> Iterator[PlainItem]:
+        """The long way of one packet; `outer` is the network of the tunnel it came through, if any."""
         time, link_type, data, start, end, wire = packet
         found = link.find_ip(link_type, data, start, end)
         if found is None:
@@ -217,13 +230,27 @@ class PacketReader:
             self.counts["packets that are not IP" if known else f"{_UNREAD}{link_type}"] += 1
             return
         first, last, network = found
+        network = outer + network
         segment = self._defragmenter.segment(data, first, last, max(start + wire, last), network)
         if segment is None:
             return
         if segment.protocol == TCP:
+            self._understood = True
             self._tcp(segment, time, packet, network)
             yield from self._drain()
+        elif (inner := inner_frame(segment)) is not None:
+            self.counts["packets in tunnels"] += 1
+            if depth < MAX_DEPTH:
+                start, wire = inner.start, segment.claimed - inner.start
+                frame = time, inner.link_type, segment.data, start, max(start, segment.end), wire
+                yield from self._packet(frame, network + inner.network, depth + 1)
+            else:
+                self.counts["packets in too many tunnels"] += 1
         elif segment.protocol == UDP:
+            if name := unread_tunnel(segment):
+                self.counts[f"packets in {name} tunnels"] += 1
+            else:
+                self._understood = True
             yield from self._udp(segment, time, packet)
         else:
             self.counts["packets of other protocols"] += 1
@@ -271,6 +298,12 @@ class PacketReader:
 
 
 _UNREAD = "packets of unread link type "
+_PASSED_OVER = (
+    "packets that are not IP",
+    "packets of other protocols",
+    "packets in too many tunnels",
+    *(f"packets in {name} tunnels" for name in UNREAD_PORTS.values()),
+)
 
 
 def _link_type_of(name: str) -> int | None:

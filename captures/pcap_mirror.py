@@ -7,6 +7,7 @@ from pathlib import Path
 
 from captures.bodies import BodyFiles
 from captures.exchange import Exchange
+from captures.growing_capture import growing_capture
 from captures.pcap_writer import PcapWriter
 
 
@@ -14,8 +15,9 @@ class PcapMirror:
     """An observer of a recording that writes the phones' side of it as packets."""
 
     def __init__(self, path: Path) -> None:
-        """Start the file. Raises `OSError`."""
-        self._writer = PcapWriter.create(path)
+        """Start the file, or go on with it; `path` is where that is. Raises `OSError`."""
+        stream, self.path = growing_capture(path)
+        self._writer = PcapWriter(stream)
 
     def recorded(self, bodies: BodyFiles, exchange: Exchange) -> None:
         """Write one exchange; bodies come from the recording."""

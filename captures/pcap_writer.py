@@ -28,6 +28,7 @@ MAX_GAP = 2**30  # bytes; sequence numbers cannot tell a larger one
 
 ADDRESS_UNKNOWN = "addresses unknown, documentation addresses in their place"
 CUT_OFF = "messages cut off"
+FAULT_LOST = "faults of messages, now read as whole ones"
 PORT_CHANGED = "port 443 written as 80, since TLS is taken off"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -60,7 +61,7 @@ class PcapWriter:
         self._leg = leg
         self._open: OrderedDict[tuple[str, str], _Open] = OrderedDict()
         self._opened = 0
-        told = f"synthetic: packets made by upshim from recorded HTTP exchanges, {leg} side; not seen on a wire"
+        told = f"synthetic: {pcapng_blocks.MADE_BY} from recorded HTTP exchanges, {leg} side; not seen on a wire"
         stream.write(pcapng_blocks.section(application, told))
         stream.write(pcapng_blocks.interface("upshim", "synthetic connections, TLS taken off"))
         stream.flush()
@@ -100,9 +101,14 @@ class PcapWriter:
             self._packets(state, state.packets.reset(from_client=not whole))
             del self._open[exchange.client, exchange.server]
             notes += [CUT_OFF] * (response is not None or not whole)
-        elif lonely or answer.until_close or http_wire.ends_connection(request, response):
+            return self._flushed(notes)
+        notes += [FAULT_LOST] * (not exchange.complete and not lonely)
+        if lonely or answer.until_close or http_wire.ends_connection(request, response):
             self._packets(state, state.packets.close(from_client=False))
             del self._open[exchange.client, exchange.server]
+        return self._flushed(notes)
+
+    def _flushed(self, notes: list[str]) -> tuple[str, ...]:
         self._stream.flush()
         return tuple(notes)
 
@@ -160,7 +166,8 @@ class PcapWriter:
     ) -> bool:
         """Send the request, with the answer `100 Continue` before its body; returns whether it is whole."""
         request, response = http_wire.messages_of(exchange, self._leg)
-        asked = http_wire.request_message(request, complete=exchange.complete or response is not None, bodies=bodies)
+        complete = http_wire.request_whole(exchange, request, response)
+        asked = http_wire.request_message(request, complete=complete, bodies=bodies)
         notes += asked.notes
         ended = exchange.request_ended or exchange.started
         comment = _comment(exchange, changed=self._leg == "server" and exchange.rewritten_request is not None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 LINKTYPE_RAW = 101
+MADE_BY = "packets made by upshim"  # in the comment of a section of ours
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _COMMENT, _APPLICATION, _NAME, _DESCRIPTION = 1, 4, 2, 3

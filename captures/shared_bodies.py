@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from captures.bodies import BodyFiles
+from captures.bodies import BodyFiles, is_name
 from captures.engines import upsert
 from captures.schema import BODIES, BODY_USES
 
@@ -98,6 +98,8 @@ class SharedBodies(BodyFiles):
             return super().unneeded(needed) + int(connection.execute(waiting).scalar_one())
 
     def _row(self, sha256: str) -> bytes | None:
+        if not is_name(sha256):
+            return None
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(BODIES.c.data).where(BODIES.c.sha256 == sha256)).scalar_one_or_none()
         return None if found is None else bytes(found)

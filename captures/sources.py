@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from captures import har_json, tnetstrings
+from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
 from captures.errors import CaptureError
-from captures.exchange import Exchange, Fact
+from captures.exchange import Exchange, Fact, bodies_of
 from captures.items import DECRYPTED, Item
 from captures.read_options import ReadOptions
 from captures.recording_folder import is_recording
@@ -64,12 +65,24 @@ def read_exchanges(
     options: ReadOptions | None = None,
     facts_of: Callable[[Exchange], tuple[Fact, ...]] | None = None,
 ) -> Iterator[Item]:
-    """Everything a capture holds, with facts. Raises `CaptureError` where it is no capture, or not to be read."""
-    for item in reader_of(path).read(path, options or ReadOptions()):
+    """Everything a capture holds, with facts. Raises `CaptureError` where it is no capture, or not to be read, and
+    `OSError` where a body cannot be kept.
+    """
+    options = options or ReadOptions()
+    for item in reader_of(path).read(path, options):
+        if options.bodies is not None and isinstance(item, Exchange):
+            _keep_held(options.bodies, item)
         if facts_of is not None and isinstance(item, Exchange) and item.facts in _BARE:
             # Its reader has let go of it, and nobody else has it yet: a copy would take longer than its facts.
             object.__setattr__(item, "facts", (*item.facts, *facts_of(item)))
         yield item
+
+
+def _keep_held(files: BodyFiles, exchange: Exchange) -> None:
+    """Keep the bodies that an exchange holds; readers that see them pass have done so."""
+    for body in bodies_of(exchange):
+        if body.data and not files.has(body.sha256):
+            files.put(body.sha256, body.data)
 
 
 def reader_of(path: Place) -> Reader:

@@ -6,18 +6,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
+from captures.body_reader import BodyReader, Keeping
+from captures.content import codings_of
 from captures.database_url import Place
 from captures.engines import reason
 from captures.errors import StoreError
-from captures.exchange import Body, Exchange, bodies_of
+from captures.exchange import Body, Exchange, Request, Response, bodies_of
 from captures.items import CaptureSummary
 from captures.read_options import ReadOptions
 from captures.recording_folder import BODIES, DATABASE
 from captures.store import Store
+
+TOLD = ("as it came", "not decoded")  # how problems say that a body could not be decoded
+
+M = TypeVar("M", Request, Response)
 
 
 def read(place: Place, options: ReadOptions) -> Iterator[Exchange | CaptureSummary]:
@@ -29,9 +36,10 @@ def read(place: Place, options: ReadOptions) -> Iterator[Exchange | CaptureSumma
         for exchange in store.exchanges():
             count += 1
             absent.look(exchange)
+            whole = with_codings_undone(with_bodies(exchange, store.bodies, options.hold), store.bodies, options)
             if options.bodies is not None:
-                copy_bodies(store.bodies, options.bodies, exchange)
-            yield with_bodies(exchange, store.bodies, options.hold)
+                copy_bodies(store.bodies, options.bodies, whole)
+            yield whole
         problems = absent.problems()
     finally:
         store.close()
@@ -89,10 +97,50 @@ def with_bodies(exchange: Exchange, kept: BodyFiles, hold: int) -> Exchange:
     )
 
 
+def with_codings_undone(exchange: Exchange, kept: BodyFiles, options: ReadOptions) -> Exchange:
+    """The exchange with its bodies as other captures have them: what streams by live is recorded as it came.
+
+    Raises `StoreError`, and `OSError` where a decoded body cannot be kept.
+    """
+    problems = list(exchange.problems)
+    told = any(said in problem for problem in problems for said in TOLD)
+
+    def undone(message: M, whose: str) -> M:
+        codings = codings_of(message.headers)
+        if not codings or not message.body.size or not message.body.as_it_came:
+            return message
+        found, complaints = _undone(message.body, codings, kept, options)
+        if not told:
+            problems.extend(complaint + whose for complaint in complaints if complaint + whose not in problems)
+        return replace(message, body=found)
+
+    return replace(
+        exchange,
+        request=undone(exchange.request, " (request)"),
+        response=exchange.response and undone(exchange.response, ""),
+        rewritten_request=exchange.rewritten_request and undone(exchange.rewritten_request, " (request)"),
+        rewritten_response=exchange.rewritten_response and undone(exchange.rewritten_response, ""),
+        problems=tuple(problems),
+    )
+
+
+def _undone(body: Body, codings: tuple[str, ...], kept: BodyFiles, options: ReadOptions) -> tuple[Body, list[str]]:
+    """The decoded body, and why it is still as it came."""
+    if body.data is None and not kept.has(body.sha256):
+        return body, []
+    reader = BodyReader(codings, Keeping(options.hold, options.bodies))
+    try:
+        for piece in (body.data,) if body.data is not None else kept.chunks(body.sha256):
+            reader.write(piece)
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreError(f"body {body.sha256}", reason(error)) from error
+    return Body(*reader.finish()), reader.problems
+
+
 def _held(body: Body, kept: BodyFiles, hold: int) -> Body:
     def read_body(sha256: str | None, size: int) -> bytes | None:
         try:
-            return b"".join(kept.chunks(sha256)) if sha256 is not None and 0 < size <= hold else None
+            return b"".join(kept.chunks(sha256)) if sha256 and 0 < size <= hold else None
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -100,7 +148,7 @@ def _held(body: Body, kept: BodyFiles, hold: int) -> Body:
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"body {sha256}", reason(error)) from error
 
-    data = read_body(body.sha256, body.size) if body.size else b""
+    data = read_body(body.sha256, body.size) if body.size or not body.sha256 else b""
     return replace(body, data=data, encoded=read_body(body.encoded_sha256, body.encoded_size))
 
 

@@ -8,9 +8,11 @@ One `Half` per direction turns segments into bytes in order. The rules of this f
   the end of the connection and at the end of the capture, what is missing becomes an explicit hole. Nothing is ever
   filled with zeros, and a far-off sequence number allocates nothing.
 - Bytes that the capture cut off (snap length) are holes of their own.
-- A SYN that does not repeat the first one starts a new connection on the same addresses.
+- A SYN that does not repeat the first one starts a new connection on the same addresses. So does data that cannot be of
+  the connection known: behind its end, or far off in both directions (`AnotherConnection`).
 - A network (VLAN tags) may show one direction, and another network the other: what acknowledges it belongs to it.
 - A sink inside a long body says how much `room` it has, and gets those bytes in larger pieces.
+- A reset ends a connection once nothing more has come for a while: what was on its way then still belongs to it.
 - ACKs never declare a hole: in a reordered capture they come before the bytes they acknowledge.
 
 Costs: constant per segment in order, logarithmic search for one that waits, a fixed window for comparing repeats.
@@ -19,10 +21,10 @@ Costs: constant per segment in order, logarithmic search for one that waits, a f
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 MASK = 0xFFFFFFFF
 FIN, SYN, RST, ACK = 1, 2, 4, 16
@@ -36,6 +38,9 @@ COLLECTED = 64  # segments put together where the sink has room for them
 REMEMBERED = ((1000, 16), (5000, 4), (MAX_CONNECTIONS, 1))
 REMEMBERED_SIZE = 2048  # larger ones (cut up only by the sender's card) are not kept
 RESET_WINDOW = 1 << 20  # a reset further off than this is not believed
+NEAR = 16 << 20  # what is no further off, in either direction, is of the same connection
+LARGEST_WINDOW = 1 << 30  # RFC 7323: nothing is sent again, or early, over a larger distance
+LINGERING = 5_000_000_000  # nanoseconds of silence behind a reset until it has ended the connection
 
 
 class Sink(Protocol):
@@ -76,6 +81,10 @@ class TcpSegment(NamedTuple):
     time: int
 
 
+class AnotherConnection(Exception):
+    """The segment belongs to a connection that is not known yet; the one it was taken for is forgotten."""
+
+
 @dataclass(slots=True)
 class Waiting:
     """A segment before which something is missing; `end` - `start` exceeds the data where the capture cut it."""
@@ -99,6 +108,7 @@ class Half:
         "_table",
         "connection",
         "data",
+        "ended",
         "fin",
         "next",
         "position",
@@ -114,6 +124,7 @@ class Half:
         self.next = -1
         self.position = 0
         self.started = False
+        self.ended = False
         self.fin: int | None = None
         self.waiting: list[Waiting] = []
         self.waiting_bytes = 0
@@ -135,14 +146,21 @@ class Half:
     def synchronise(self, sequence: int) -> bool:
         """Take a SYN; false if it belongs to another connection on the same addresses."""
         if self.started:
-            return self._initial == sequence or (self._initial is None and self.next == (sequence + 1) & MASK)
+            if self._initial is None and (self.next - self.position) & MASK == (sequence + 1) & MASK:
+                self._initial = sequence  # it was overtaken by the first data
+            return self._initial == sequence
+        if not self.connection.open_halves:
+            return False
         self._initial = sequence
         self.next = (sequence + 1) & MASK
         self.started = True
         return True
 
     def receive(self, sequence: int, data: bytes, time: int, ack: int, missing: int = 0) -> None:
-        """Take the bytes of a segment, of which the capture cut off `missing` at the end."""
+        """Take the bytes of a segment, of which the capture cut off `missing` at the end.
+
+        Raises `AnotherConnection` where they are of none that is known.
+        """
         if sequence == self.next and not self.waiting and not missing:
             size = len(data)
             self.next = (sequence + size) & MASK
@@ -168,13 +186,15 @@ class Half:
         if self._collected:
             data = b"".join(self._collected)
             self._collected.clear()
-            self.connection.last_time = self._collected_time
+            self.connection.last_time = max(self.connection.last_time, self._collected_time)
             self.data(data, self._collected_time, 0)
 
     def finish(self, sequence: int, time: int) -> None:
         """Take a FIN that follows the byte before `sequence`."""
-        if self.started:
-            self.fin = self.position + self._distance(sequence)
+        distance = self._distance(sequence)
+        reached = self.fin is not None and self.fin <= self.position
+        if self.started and distance >= 0 and not reached:  # else it is a stray one: data has come from behind it
+            self.fin = self.position + distance
             self._drain(time)
 
     def position_of(self, sequence: int) -> int | None:
@@ -200,7 +220,10 @@ class Half:
             self._hole(self.fin - self.position, time)
 
     def forget(self) -> None:
-        """Let go of what repeats were compared with."""
+        """Let go of what waits, and of what repeats were compared with."""
+        self._table.waiting_bytes -= self.waiting_bytes
+        self.waiting_bytes = 0
+        self.waiting.clear()
         self._remembered.clear()
 
     def _distance(self, sequence: int) -> int:
@@ -209,12 +232,19 @@ class Half:
     def _place(self, sequence: int, data: bytes, time: int, ack: int, missing: int) -> None:
         """A segment that is first, early, repeated, overlapping or cut."""
         self.deliver()
+        length = len(data) + missing
+        distance = self._distance(sequence) if self.started else 0
+        odd = self.ended or self.fin is not None or not -NEAR <= distance <= NEAR
+        if odd and self._is_of_another(distance, length, ack):
+            self._table.part(self.connection)
         self.connection.last_time = time
+        if self.ended:
+            name = "repeated segments" if distance + length <= 0 else "segments behind the end of their direction"
+            self._counts[name] += 1
+            return
         if not self.started:
             self.started = True
             self.next = sequence
-        length = len(data) + missing
-        distance = self._distance(sequence)
         if distance < 0:
             self._repeated(sequence, data)
             if distance + length <= 0:
@@ -231,6 +261,20 @@ class Half:
         ):
             self._counts["gaps given up for memory"] += 1
             self.release(time)
+
+    def _is_of_another(self, distance: int, length: int, ack: int) -> bool:
+        """Whether such a segment can only be of another connection, whose SYN the capture does not have."""
+        place = self.position + distance
+        if self.fin is not None and place > self.fin:
+            return True
+        connection = self.connection
+        peer = connection.halves[1 - connection.halves.index(self)]
+        far_ack = peer.started and abs(peer._distance(ack)) > NEAR
+        if not connection.open_halves:  # a repeat is all that may come
+            return place < 0 or place + length > self.position or far_ack
+        if peer.started:  # a gap moves one direction, another connection both
+            return abs(distance) > NEAR and far_ack
+        return abs(distance) > LARGEST_WINDOW
 
     def _repeated(self, sequence: int, data: bytes) -> None:
         self._counts["repeated segments"] += 1
@@ -321,7 +365,7 @@ NOBODY = _Nobody()
 class Connection:
     """Two halves; the first is the direction of the packet that showed the connection."""
 
-    __slots__ = ("_table", "endpoints", "halves", "keys", "last_time", "number", "open_halves")
+    __slots__ = ("_table", "endpoints", "halves", "how", "keys", "last_time", "number", "open_halves")
 
     def __init__(self, number: int, endpoints: Endpoints, table: TcpTable) -> None:
         self._table = table
@@ -330,7 +374,13 @@ class Connection:
         self.keys: list[tuple[bytes, Half]] = []  # what the table knows its halves by
         self.halves = (Half(self, table), Half(self, table))
         self.open_halves = {0, 1}
+        self.how = "open"  # what is told to the sinks of halves that no FIN ends
         self.last_time = 0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether neither its ends nor a reset have been seen."""
+        return bool(self.open_halves) and self.how == "open"
 
     def ended(self, half: Half, how: str, time: int) -> None:
         """One direction has come to its end; told to its sink once."""
@@ -342,14 +392,19 @@ class Connection:
             self._table.open -= not self.open_halves
             sink = half.sink
             half.attach(NOBODY)
+            half.ended = True
+            half.next |= MASK + 1  # no segment is the next one; distances stay as they are
             sink.end(how, time)
 
-    def close(self, how: str, time: int) -> None:
-        """Both directions end; what is missing becomes holes."""
+    def close(self, time: int = 0) -> None:
+        """Both directions end; what is missing becomes holes. `time` is for connections without one of their own."""
+        for half in self.halves:
+            half.deliver()
+        time = self.last_time or time
         for half in self.halves:
             half.flush(time)
         for half in self.halves:
-            self.ended(half, how, time)
+            self.ended(half, self.how, time)
 
 
 class TcpTable:
@@ -363,14 +418,17 @@ class TcpTable:
         self.open = 0  # connections that have not ended
         self._opened = opened
         self._connections: dict[int, Connection] = {}
+        self._resets: OrderedDict[int, int] = OrderedDict()  # connection -> when it was last heard of
         self._unseen: dict[bytes, Half] = {}  # the other directions of connections, by their addresses in any network
 
     def segment(self, keys: tuple[bytes, bytes], segment: TcpSegment, endpoints: Callable[[], Endpoints]) -> None:
         """Take a segment; `keys` are its addresses and ports as they stand in it, and those of the other direction."""
         sequence, ack, flags, data, missing, time = segment
+        if self._resets and time - next(iter(self._resets.values())) > LINGERING:
+            self._end_resets(time)
         half = self.halves.get(keys[0])
         if flags & SYN and half is not None and not half.synchronise(sequence):
-            half.connection.close("open", half.connection.last_time)
+            half.connection.close()
             self._forget(half.connection)
             half = None
         if half is None:
@@ -384,18 +442,33 @@ class TcpTable:
         connection.last_time = time
         if flags & SYN:
             sequence = (sequence + 1) & MASK
+            if connection.how == "reset" and not flags & RST:  # refused, and tried again with the same number
+                connection.how = "open"
+                self._resets.pop(connection.number, None)
         if (data or missing) and not (flags & RST):  # what a reset carries is an explanation, not data
-            half.receive(sequence, data, time, ack, missing)
+            try:
+                half.receive(sequence, data, time, ack, missing)
+            except AnotherConnection:
+                self.segment(keys, segment, endpoints)
+                return
         if flags & FIN:
             half.finish((sequence + len(data) + missing) & MASK, time)
         if flags & RST and half.started and abs(half._distance(sequence)) <= RESET_WINDOW:
-            connection.close("reset", time)
+            self._reset(connection)
+
+    def part(self, connection: Connection) -> NoReturn:
+        """Forget a connection whose addresses another has: that one begins with the segment at hand."""
+        self.counts["connections begun without a SYN on addresses used before"] += 1
+        connection.close()
+        self._forget(connection)
+        raise AnotherConnection
 
     def close(self, time: int) -> None:
         """The capture ends."""
         for connection in list(self._connections.values()):
-            connection.close("open", connection.last_time or time)
+            connection.close(time)
         self._connections.clear()
+        self._resets.clear()
         self._unseen.clear()
         self.halves.clear()
 
@@ -433,8 +506,32 @@ class TcpTable:
         self._know(keys, half, peer)
         return half
 
+    def _reset(self, connection: Connection) -> None:
+        """Take note of a reset: data is still taken for a while."""
+        for half in connection.halves:
+            half.deliver()
+        connection.how = "reset"
+        if connection.open_halves:
+            self._resets.setdefault(connection.number, connection.last_time)
+
+    def _end_resets(self, time: int) -> None:
+        """End the reset connections that have been silent for long enough."""
+        while self._resets:
+            number, heard = next(iter(self._resets.items()))
+            if time - heard <= LINGERING:
+                return
+            del self._resets[number]
+            connection = self._connections[number]
+            for half in connection.halves:
+                half.deliver()
+            if connection.last_time > heard:
+                self._resets[number] = connection.last_time
+            else:
+                connection.close()
+
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection.number, None)
+        self._resets.pop(connection.number, None)
         for key, half in connection.keys:
             if self.halves.get(key) is half:
                 del self.halves[key]
@@ -444,9 +541,9 @@ class TcpTable:
 
     def _evict(self) -> None:
         """Forget ended connections first, then the longest silent ones: an eighth at a time."""
-        ranked = sorted(self._connections.values(), key=lambda one: (bool(one.open_halves), one.last_time))
+        ranked = sorted(self._connections.values(), key=lambda one: (one.lasts, one.last_time))
         for connection in ranked[: MAX_CONNECTIONS // 8]:
-            if connection.open_halves:
+            if connection.lasts:
                 self.counts["connections given up for memory"] += 1
-            connection.close("open", connection.last_time)
+            connection.close()
             self._forget(connection)

@@ -98,6 +98,20 @@ def check_record(data: bytes, base: int = 0) -> None:
             raise DissectError(base + end, "the type of a value", repr(data[end : end + 1]))
 
 
+def flow_id(record: Record) -> bytes | None:
+    """The id a flow has, from a record that was checked."""
+    data, position = record.data, record.data.find(b":") + 1
+    key, is_value = b"", False
+    while match := LENGTH.match(data, position, position + LONGEST):
+        end = match.end() + int(match[1])
+        if is_value and key == b"id":
+            return data[match.end() : end]
+        is_value = not is_value
+        key = data[match.end() : end] if is_value else b""
+        position = end + 1
+    return None
+
+
 def _head(file: BinaryIO) -> bytes:
     head = b""
     while len(head) < LONGEST and not head.endswith(b":") and (byte := file.read(1)):

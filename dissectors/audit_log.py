@@ -56,11 +56,18 @@ _ALIASES = {
 }
 _NOT_A_LETTER = re.compile(r"[^a-z0-9]")
 _BREAKS = re.compile(r"[\r\n\0]")
+# Of undocumented columns, which name users: by their titles (as `_loose` has them) and by the look of what is in them.
+_USERS = re.compile(r"user(?!agent|host)|account|person|owner|logon|login|signin|sip|mail|upn|displayname")
+_USER = re.compile(r"[^\s\\;#]+\\[^\s\\;#]+|.*[^\s@]@[^\s@].*", re.DOTALL)
 _FILE_NAME = re.compile(r"RequestHandlerAuditLog_(?P<server>.+)_(?P<date>[^_]*\d{4}[^_]*)(?P<roll>_.*)?", re.IGNORECASE)
 
 
 def _loose(title: str) -> str:
     return _NOT_A_LETTER.sub("", title.lower())
+
+
+def _of_user(title: str, text: str) -> bool:
+    return _USERS.search(_loose(title)) is not None or _USER.fullmatch(text) is not None
 
 
 _LOOSE = {_loose(title): name for name, title in COLUMNS.items()} | _ALIASES
@@ -120,7 +127,7 @@ class AuditRow:
     def to_json(self, secrets: bool = False) -> dict[str, Any]:
         """Plain values: `line`, one field per column (null where blank), `when`, `mac_address`, `extra`, `problems`.
 
-        The user's name is shown only with `secrets`.
+        Users are shown only with `secrets`, also in columns that nobody documented.
         """
         shown: dict[str, Any] = {"line": self.line}
         for name in COLUMNS:
@@ -130,7 +137,8 @@ class AuditRow:
         shown["mac_address"] = self.normal_mac
         if self.user_id and not secrets:
             shown["user_id"] = REDACTED
-        shown["extra"] = [list(pair) for pair in self.extra]
+        hidden = not secrets
+        shown["extra"] = [[title, REDACTED if hidden and _of_user(title, text) else text] for title, text in self.extra]
         shown["problems"] = list(self.problems)
         return shown
 
@@ -153,6 +161,11 @@ class AuditRow:
 def header_text(delimiter: str = ",") -> str:
     """The header line, without a line end."""
     return _join(COLUMNS.values(), delimiter)
+
+
+def is_header(text: str) -> bool:
+    """Whether a line is a header line."""
+    return _Layout.of_header(text) is not None
 
 
 def read_rows(chunks: Iterable[bytes]) -> Iterator[AuditRow]:

@@ -1,4 +1,5 @@
-"""Content codings of HTTP (RFC 9110 section 8.4.1): gzip and deflate, undone and applied within stated bounds.
+"""Content codings of HTTP (RFC 9110 section 8.4.1), undone within stated bounds: gzip and deflate, which are applied
+too, and brotli and zstd (dissectors/brotli_zstd.py).
 
 `deflate` is zlib-wrapped by the RFC and raw from servers that got it wrong; both are read, told apart by the zlib
 header. A gzip body may have several members (RFC 1952 section 2.2), and zero bytes behind the last one are padding.
@@ -21,6 +22,9 @@ DEFAULT_LIMIT = 256 << 20  # decoded bytes of one body
 IDENTITY = frozenset(("", "identity"))
 GZIP = frozenset(("gzip", "x-gzip"))
 DEFLATE = frozenset(("deflate", "x-deflate"))
+BROTLI = frozenset(("br",))
+ZSTD = frozenset(("zstd",))
+WIDE = BROTLI | ZSTD  # their decoders hold up to 16 MiB of what they have given
 
 
 def parse_codings(value: str) -> tuple[str, ...]:
@@ -36,7 +40,7 @@ def decode_body(data: bytes, codings: Sequence[str], limit: int = DEFAULT_LIMIT)
     """Undo the codings, given in the order they were applied.
 
     Raises `DissectError` for damaged or cut data, `LimitExceeded` past `limit` decoded bytes, `Unsupported` for a
-    coding that is not gzip, deflate or identity.
+    coding that is none of these and not identity.
     """
     decoder = BodyDecoder(codings, limit)
     return decoder.feed(data) + decoder.finish()
@@ -107,7 +111,11 @@ def _stage(name: str, limit: int) -> _Stage:
         return _Gzip(limit)
     if name in DEFLATE:
         return _Deflate(limit)
-    raise Unsupported(0, "gzip, deflate or identity", repr(name))
+    if name in WIDE:
+        from dissectors.brotli_zstd import Brotli, Zstd  # noqa: PLC0415 - seldom needed
+
+        return Brotli(limit) if name in BROTLI else Zstd(limit)
+    raise Unsupported(0, "gzip, deflate, br, zstd or identity", repr(name))
 
 
 class _Inflater:

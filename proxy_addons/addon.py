@@ -20,10 +20,10 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
+from captures import flow_request
 from captures.base_recording import BaseRecording, Recorder
 from captures.errors import StoreError
 from captures.exchange import Exchange
-from captures.pcap_mirror import PcapMirror
 from captures.privacy import STORED
 from dissectors.update_urls import Resource, classify, path_of
 from dissectors.vocabulary import Vocabulary
@@ -39,7 +39,7 @@ from proxy_addons.history import Histories
 from proxy_addons.kill_switch import KillSwitch
 from proxy_addons.log_lines import event, log_decision
 from proxy_addons.metrics import Metrics
-from proxy_addons.open_recording import open_recording
+from proxy_addons.open_recording import mirror_at, open_recording
 from proxy_addons.package_watch import PackageWatch
 from proxy_addons.policy import NO_EDITS
 from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
@@ -123,7 +123,10 @@ class Upshim:
             self._load_rewriter()
         if "upshim_kill_switch" in updated:
             path = options.upshim_kill_switch
-            self.kill_switch.file = Path(path).expanduser() if path else None
+            try:
+                self.kill_switch.watch(Path(path).expanduser() if path else None)
+            except OSError as error:
+                raise exceptions.OptionsError(f"upshim_kill_switch: {path}: {reason(error)}") from error
         self._health = options.upshim_health
         if updated & {"mode", "upshim_upstream"}:
             try:
@@ -240,9 +243,8 @@ class Upshim:
         if not place:
             return
         try:
-            self.recording, self.ledger = open_recording(
-                place, PcapMirror(Path(pcap).expanduser()) if pcap else None, self.failures
-            )
+            mirror = mirror_at(Path(pcap).expanduser()) if pcap else None
+            self.recording, self.ledger = open_recording(place, mirror, self.failures)
         except (StoreError, OSError) as error:
             raise exceptions.OptionsError(
                 f"{reason(error)}: {pcap}" if isinstance(error, OSError) else str(error)
@@ -266,7 +268,8 @@ class Upshim:
             flow.response = health_answer(draining=self.draining)
             return
         request.stream = True  # whatever happens below, nothing unknown piles up in memory
-        is_check = request.method == "POST" and classify(path_of(request.path)) is Resource.UPDATE_HANDLER
+        path = path_of(flow_request.path_of(request))
+        is_check = flow_request.method_of(request) == "POST" and classify(path) is Resource.UPDATE_HANDLER
         headers = headers_of(request)
         watch = Watch(is_check, Message(headers), self.fronts.client(flow.client_conn.peername[0], headers))
         self._watches[flow] = watch
@@ -374,13 +377,13 @@ class Upshim:
         return self._tee()
 
     def _look_for_fetch(self, watch: Watch, flow: http.HTTPFlow) -> None:
-        request, address = flow.request, watch.address
-        now = moment(request.timestamp_start)
+        address, now = watch.address, moment(flow.request.timestamp_start)
+        method, path = flow_request.method_of(flow.request), flow_request.path_of(flow.request)
         identity = None
         if self.ledger is not None:
-            identity = self.ledger.fetching(watch.uid, request.method, request.path, address, now)
+            identity = self.ledger.fetching(watch.uid, method, path, address, now)
         elif self.histories is not None:
-            identity = phone_events.fetching(self.histories, request.method, request.path, address, now)
+            identity = phone_events.fetching(self.histories, method, path, address, now)
         if identity is not None:
             self._fetching[flow] = identity
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from mitmproxy import connection, http
 
 from captures.exchange import Body, Headers, Request, Response, endpoint
+from captures.flow_request import method_of, target_of, version_of
 
 
 def headers_of(message: http.Message) -> Headers:
@@ -16,16 +17,12 @@ def headers_of(message: http.Message) -> Headers:
 
 def request_of(request: http.Request, headers: Headers, body: Body) -> Request:
     """A request as it stood on the wire."""
-    target = request.path
-    if request.authority:
-        target = request.authority if request.method == "CONNECT" else f"{request.scheme}://{request.authority}{target}"
-    return Request(request.method, target, request.http_version.removeprefix("HTTP/"), headers, body)
+    return Request(method_of(request), target_of(request), version_of(request), headers, body)
 
 
 def response_of(response: http.Response, headers: Headers, body: Body) -> Response:
     """An answer as it stood on the wire."""
-    version = response.http_version.removeprefix("HTTP/")
-    return Response(response.status_code, response.reason, version, headers, body)
+    return Response(response.status_code, response.reason, version_of(response), headers, body)
 
 
 def moment(timestamp: float) -> datetime:

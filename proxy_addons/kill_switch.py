@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import stat
 from pathlib import Path
 
 from proxy_addons.log_lines import event
@@ -26,17 +29,29 @@ class KillSwitch:
         self._by = f"switched off by {by}"
         try:
             if self.file is not None:
-                self.file.touch()
+                make(self.file)
         except OSError as error:
             logger.warning("upshim: rewriting is off, but not beyond a restart: %s: %s", self.file, error.strerror)
         self._tell()
+
+    def watch(self, file: Path | None) -> None:
+        """Have a file for it from now on. Raises `OSError` where it cannot be made when it is needed."""
+        if file is not None:
+            looked_at = file.parent.stat()
+            if not stat.S_ISDIR(looked_at.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), file)
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+        self.file = file
+        if self.why():
+            self._tell()
 
     def start(self) -> str:
         """Switch on again; returns what still keeps it off, blank where nothing does."""
         self._by = ""
         try:
             if self.file is not None:
-                self.file.unlink(missing_ok=True)
+                remove(self.file)
         except OSError as error:
             logger.warning("upshim: %s cannot be removed: %s", self.file, error.strerror)
         self._tell()
@@ -51,6 +66,20 @@ class KillSwitch:
         why = self.why()
         switched = f"off: {why}" if why else "on"
         logger.warning("upshim: rewriting is switched %s", switched, extra=event("switch", stopped=bool(why)))
+
+
+def make(file: Path) -> None:
+    """The file that stops everything. Raises `OSError`, also for what is no file."""
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, found a folder", file)
+    file.touch()
+
+
+def remove(file: Path) -> None:
+    """Remove it, if it is there. Raises `OSError`, also for a file that holds something: it may be another."""
+    if file.is_file() and file.stat().st_size:
+        raise FileExistsError(errno.EEXIST, "expected the empty file that stops everything, found another", file)
+    file.unlink(missing_ok=True)
 
 
 def why_file(file: Path) -> str:

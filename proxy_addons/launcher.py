@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import threading
@@ -19,6 +20,8 @@ from typing import Any, Literal, cast
 
 from mitmproxy import exceptions, options
 from mitmproxy.addons import core, proxyserver, tlsconfig
+from mitmproxy.proxy.mode_servers import ServerInstance
+from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import ConnectionHandler
 
 from captures.database_url import DatabaseUrl, Place
@@ -146,10 +149,14 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         inherited = {address_of(listener): listener for listener in from_manager()}
         if launch.hand_over and (before := ask(launch.state)) is not None:
             inherited |= {address_of(listener): listener for listener in before.listeners}
+            if deserted := {address_of(listener) for listener in before.for_phones} - set(
+                map(listens_at, launch.modes)
+            ):
+                host, port = min(deserted)
+                raise StartError(f"the upshim before listens for phones on {host}:{port}, which no --listen names")
         master.inherited = inherited
         if not await server.setup_servers():
-            causes = [str(instance.last_exception) for instance in server.servers if instance.last_exception]
-            raise StartError(first_line("; ".join(causes) or "cannot listen"))
+            raise StartError("; ".join(map(why_not_listening, server.servers)).strip("; ") or "cannot listen")
         addon.metrics.connections.set_function(lambda: len(server.connections))
         addon.metrics.certificate_expires.set_function(tls.expires)
         if launch.admin is not None:
@@ -181,10 +188,10 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         stopping.append(loop.create_task(wind_down(server, drain, launch.drain)))
         stopping[0].add_done_callback(lambda _task: master.shutdown())
 
-    def descriptors_of_listeners() -> list[int]:
+    def descriptors_of_listeners() -> tuple[list[int], list[int]]:
         listeners = [one for instance in server.servers for one in getattr(instance, "_servers", ())]
         found = [one.fileno() for listener in listeners for one in getattr(listener, "sockets", ())]
-        return [*found, *(admin.descriptors() if admin is not None else ())]
+        return found, admin.descriptors() if admin is not None else []
 
     def replaced() -> None:
         if admin is not None:
@@ -218,6 +225,27 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process
 
 
+def why_not_listening(instance: ServerInstance[Any]) -> str:
+    """In one line; blank where it does."""
+    error = instance.last_exception
+    if error is None:
+        return ""
+    host, port = listens_at(instance.mode.full_spec)
+    return f"cannot listen on {host}:{port}: {in_words(error.__cause__ or error)}"
+
+
+def in_words(error: BaseException) -> str:
+    """Why an address cannot be had, without what asyncio writes around it."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else first_line(str(error))
+
+
+def listens_at(mode: str) -> Address:
+    """Where a mode specification has mitmproxy listen."""
+    parsed = ProxyMode.parse(mode)
+    return normal(parsed.listen_host("")), parsed.listen_port(0) or 0
+
+
 def phones_end(handler: ConnectionHandler) -> Transport | None:
     """The socket of a connection's phone."""
     phone = handler.transports.get(handler.client)
@@ -241,7 +269,9 @@ async def sweep(server: proxyserver.Proxyserver, limits: Limits) -> None:
             limits.failures.exception(error)
 
 
-def offer_listeners(state: Path, descriptors: Callable[[], list[int]], replaced: Callable[[], None]) -> Offer | None:
+def offer_listeners(
+    state: Path, descriptors: Callable[[], tuple[list[int], list[int]]], replaced: Callable[[], None]
+) -> Offer | None:
     """Offer what is listened on to the next upshim; without that, a proxy still does its work."""
     try:
         return Offer(state, descriptors, replaced)
@@ -295,6 +325,7 @@ async def start_admin(
             "rules_sha256": addon.rewriter.rules.sha256,
             "stopped": addon.why_stopped() or None,
             "recording": addon.recording is not None,
+            "recording_lost": sum(getattr(addon.recording, "lost", {}).values()),  # exchanges, bodies, packets
             "failures": sum(addon.failures.counts.values()),
             "uptime_seconds": round(time.monotonic() - started, 1),
         }
@@ -308,7 +339,10 @@ async def start_admin(
 
     admin = Admin(health, addon.metrics.render, command, secret)
     listener = inherited.pop((normal(address[0]), address[1]), None)
-    host, port = await admin.start(*address, listener)
+    try:
+        host, port = await admin.start(*address, listener)
+    except OSError as error:
+        raise ValueError(f"admin listener: cannot listen on {address[0]}:{address[1]}: {in_words(error)}") from error
     logger.info("upshim: admin listener at http://%s:%d", f"[{host}]" if ":" in host else host, port)
     return admin
 

@@ -28,6 +28,7 @@ from mitmproxy import ctx, exceptions, flow, hooks, http, options, optmanager
 from mitmproxy.addonmanager import AddonManager, traverse
 from mitmproxy.master import Master
 from mitmproxy.proxy import commands, context, events, layer, mode_servers
+from mitmproxy.proxy.mode_specs import TCP
 
 from proxy_addons.listeners import Address, normal
 
@@ -327,6 +328,8 @@ def make_handler(master: Master, *others: Any) -> mode_servers.ProxyConnectionHa
 async def listen(instance: mode_servers.AsyncioServerInstance[Any], host: str, port: int) -> list[Any]:
     """Listen on a socket that is there already; mitmproxy opens one where there is none."""
     master = ctx.master
+    if isinstance(master, LeanMaster):
+        instance.mode.transport_protocol = TCP  # phones speak no QUIC, which mitmproxy listens for before https servers
     found = master.inherited.pop((normal(host), port), None) if isinstance(master, LeanMaster) else None
     if found is None:
         servers: list[Any] = await stock_listen(instance, host, port)

@@ -29,6 +29,7 @@ MOST = 64  # sockets handed over
 LISTENS_WITHIN = 60.0  # seconds that the new one may take to start
 ASKS_WITHIN = 5.0  # and the old one to answer
 TAKEN = b"listening"
+HERE = b"."  # with the sockets; behind it how many of them, the first ones, are for phones
 
 Address = tuple[str, int]
 
@@ -65,11 +66,12 @@ def from_manager(environment: MutableMapping[str, str] = os.environ) -> list[soc
 
 
 class HandedOver:
-    """The sockets of an older upshim; `done` lets it end."""
+    """The sockets of an older upshim, those that phones come by first; `done` lets it end."""
 
-    def __init__(self, connection: socket.socket, listeners: Sequence[socket.socket]) -> None:
+    def __init__(self, connection: socket.socket, listeners: Sequence[socket.socket], phones: int = 0) -> None:
         self._connection = connection
         self.listeners = listeners
+        self.for_phones = listeners[:phones]
 
     def done(self) -> None:
         """We listen."""
@@ -93,7 +95,7 @@ def ask(state: Path) -> HandedOver | None:
     try:
         with _at(state) as path:
             connection.connect(path)
-        message, descriptors, _, _ = socket.recv_fds(connection, 1, MOST)
+        message, descriptors, _, _ = socket.recv_fds(connection, 2, MOST)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         return None
@@ -106,14 +108,18 @@ def ask(state: Path) -> HandedOver | None:
     if not message:
         connection.close()
         return None
-    return HandedOver(connection, listeners)
+    return HandedOver(connection, listeners, *message[1:])
 
 
 class Offer:
     """Offers the sockets of a running upshim to the next one."""
 
-    def __init__(self, state: Path, descriptors: Callable[[], list[int]], replaced: Callable[[], None]) -> None:
-        """`descriptors` tells what is listened on, `replaced` is called when another one listens. Raises `OSError`."""
+    def __init__(
+        self, state: Path, descriptors: Callable[[], tuple[list[int], list[int]]], replaced: Callable[[], None]
+    ) -> None:
+        """`descriptors` tells what is listened on, for phones and for others; `replaced` is called when another upshim
+        listens. Raises `OSError`.
+        """
         self._state = state
         self._descriptors = descriptors
         self._replaced = replaced
@@ -160,7 +166,8 @@ class Offer:
         if user not in {0, os.getuid()}:
             logger.warning("upshim: user %d may not take over", user)
             return False
-        socket.send_fds(connection, [b"."], self._descriptors()[:MOST])
+        phones, others = self._descriptors()
+        socket.send_fds(connection, [HERE, bytes([min(len(phones), MOST)])], [*phones, *others][:MOST])
         return await asyncio.get_running_loop().sock_recv(connection, len(TAKEN)) == TAKEN
 
 

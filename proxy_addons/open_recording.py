@@ -62,6 +62,14 @@ def open_recording(
     return live, FolderLedger(live, lock)
 
 
+def mirror_at(path: Path) -> PcapMirror:
+    """The packet capture beside a recording. Raises `OSError`."""
+    mirror = PcapMirror(path)
+    if mirror.path != path:
+        logger.warning("upshim: %s is being written by another process: packets go to %s", path, mirror.path)
+    return mirror
+
+
 def recording_settings() -> tuple[Keep, Stored]:
     """How long a recording keeps what, from the options. Raises `OptionsError`."""
     options = ctx.options

@@ -48,4 +48,6 @@ def load_rewriter(
 
 def reason(error: Exception) -> str:
     """An error in one line."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"at offset {error.start}: expected text in UTF-8, found the byte 0x{error.object[error.start]:02x}"
     return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -97,5 +97,5 @@ def parse_upstream(text: str) -> tuple[str, int]:
         or parts.path.strip("/")
         or not _HOST.fullmatch(parts.hostname or "")
     ):
-        raise ValueError(f"expected an upstream such as http://10.0.0.5 or 10.0.0.5:80, found {text!r}")
+        raise ValueError(f"expected a server such as http://10.0.0.5 or https://10.0.0.5:8443, found {text!r}")
     return (parts.hostname or "").lower(), port

@@ -44,7 +44,7 @@ class Via:
             flow.server_conn.via = (self._scheme, self._address)
             return
         host, port = address[:2]
-        flow.metadata[ORIGINAL] = request.authority
+        flow.metadata[ORIGINAL] = request.data.authority
         shown = f"[{host}]" if ":" in host else host
         request.authority = shown if port == 80 else f"{shown}:{port}"
         request.data.host, request.data.port = self._address
@@ -61,4 +61,4 @@ class Via:
 
     def _restore(self, flow: http.HTTPFlow) -> None:
         if ORIGINAL in flow.metadata:
-            flow.request.authority = flow.metadata[ORIGINAL]
+            flow.request.data.authority = flow.metadata[ORIGINAL]

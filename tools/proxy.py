@@ -15,6 +15,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import ssl
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MODES = ("reverse", "transparent", "regular")
 VERSIONS = ("1.0", "1.1", "1.2")
 DEFAULT_LISTEN = "127.0.0.1:8080"
+_OPTION = re.compile(r"\bupshim_([a-z_]+)")  # as the addon calls what is an option here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +122,11 @@ def run(args: argparse.Namespace) -> int:
     from proxy_addons import log_lines  # noqa: PLC0415
     from proxy_addons.launcher import Launch, StartError, serve  # noqa: PLC0415
 
+    for option, value in (("--drain", args.drain), ("--keep-days", args.keep_days), ("--keep-bytes", args.keep_bytes)):
+        if not 0 <= value < float("inf"):
+            raise UnusableInput(f"{option}: expected 0 or more, found {value:g}")
+    if args.health and not args.health.startswith("/"):
+        raise UnusableInput(f"--health: expected a path such as /healthz, found {args.health!r}")
     upstreams, modes = listeners(args.mode, args.upstream, args.listen or [DEFAULT_LISTEN])
     state = args.state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "upshim"
     log = log_lines.start(sys.stderr, args.log_format)
@@ -173,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(serve(launch, ready))
     except StartError as error:
-        raise UnusableInput(str(error)) from error
+        raise UnusableInput(_OPTION.sub(lambda match: "--" + match[1].replace("_", "-"), str(error))) from error
     finally:
         log.close()
     return EXIT_OK
@@ -222,7 +229,17 @@ def listeners(mode: str, upstreams: list[str], listen: list[str]) -> tuple[list[
     if mode != "transparent" and len(upstreams) != 1:
         raise UnusableInput(f"--mode {mode} {'takes one' if upstreams else 'needs'} --upstream")
     name = f"reverse:{upstreams[0].rstrip('/')}" if mode == "reverse" else mode
-    return [place_of_server(one) for one in upstreams], [f"{name}@{address(text)}" for text in listen]
+    servers, listened = [place_of_server(one) for one in upstreams], [address(text) for text in listen]
+    if mode == "reverse" and any(comes_back(servers[0], one) for one in listened):
+        raise UnusableInput(f"--upstream {upstreams[0]}: expected the server, found what --listen names")
+    return servers, [f"{name}@{one}" for one in listened]
+
+
+def comes_back(server: str, listened: str) -> bool:
+    """Whether what is sent to a server arrives here, as far as the addresses themselves tell."""
+    (host, port), (own, own_port) = host_and_port("--upstream", server), host_and_port("--listen", listened)
+    loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+    return port == own_port != 0 and (own == host or (loopback and own in {"0.0.0.0", "::", "localhost"}))
 
 
 def place_of_server(upstream: str) -> str:

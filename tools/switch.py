@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy_addons.kill_switch import why_file
+from proxy_addons.kill_switch import make, remove, why_file
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 
 WITHIN = 10.0  # seconds
@@ -37,10 +37,14 @@ def run(args: argparse.Namespace) -> int:
         why = str(told.get("stopped") or "")
     if args.json:
         print(json.dumps({"kind": "switch", "stopped": why or None}))
-    else:
+    elif args.admin is not None:
         print(
             f"stopped: {why}: nothing is rewritten from the next exchange on" if why else "started: rules are applied"
         )
+    elif stop:
+        print(f"stopped: {why}: a proxy with this --kill-switch rewrites nothing from its next exchange on")
+    else:
+        print(f"started: {args.kill_switch} is gone; a proxy may be stopped by command or signal, too: ask its --admin")
     return EXIT_OK if bool(why) == stop else EXIT_PROBLEM
 
 
@@ -48,9 +52,9 @@ def by_file(file: Path, *, stop: bool) -> str:
     """Make or remove the file; returns why everything is stopped then. Raises `UnusableInput`."""
     try:
         if stop:
-            file.touch()
+            make(file)
         else:
-            file.unlink(missing_ok=True)
+            remove(file)
     except OSError as error:
         raise UnusableInput(f"{file}: {error.strerror}") from error
     return why_file(file)

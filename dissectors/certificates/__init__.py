@@ -4,15 +4,17 @@
 `prove` says which catalog lists which file.
 """
 
-from dissectors.certificates.armour import looks_like_armour
+from dissectors.certificates.armour import looks_like_armour, may_be_key
 from dissectors.certificates.authenticode import SpcIndirectData
 from dissectors.certificates.catalog import Catalog, Listing, Member
 from dissectors.certificates.document import Document, dissect
 from dissectors.certificates.findings import Circumstances, Finding, examine
+from dissectors.certificates.names import Name
 from dissectors.certificates.pkcs7 import SignedData, Signer
+from dissectors.certificates.private_keys import PrivateKey
 from dissectors.certificates.proof import Proof, prove, unmatched
 from dissectors.certificates.signature import Verdict, verify
-from dissectors.certificates.x509 import Certificate, Name
+from dissectors.certificates.x509 import Certificate
 
 __all__ = [
     "Catalog",
@@ -23,6 +25,7 @@ __all__ = [
     "Listing",
     "Member",
     "Name",
+    "PrivateKey",
     "Proof",
     "SignedData",
     "Signer",
@@ -31,6 +34,7 @@ __all__ = [
     "dissect",
     "examine",
     "looks_like_armour",
+    "may_be_key",
     "prove",
     "unmatched",
     "verify",

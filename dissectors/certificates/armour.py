@@ -11,6 +11,7 @@ import binascii
 import re
 from dataclasses import dataclass, field
 
+from dissectors.certificates.private_keys import begins_like_key
 from dissectors.errors import DissectError, LimitExceeded
 
 MAX_SIZE = 16 << 20  # a CRL of a large CA has some megabytes
@@ -33,15 +34,19 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Armour:
-    """The blocks of a file and the form they had: "DER" (any binary), "PEM", "base64", "PKCX", or "UTF-16 ..."."""
+    """The blocks of a file and the form they had: "DER" (any binary), "PEM", "base64", "PKCX", or "UTF-16 ...".
+
+    `keys` are the blocks of PEM that say they are private keys: they are never decoded, and their `der` is empty.
+    """
 
     form: str
     blocks: tuple[Block, ...]
     problems: tuple[str, ...] = ()
+    keys: tuple[Block, ...] = ()
 
 
 def strip(data: bytes) -> Armour:
-    """Take the armour off. Raises `DissectError` where text holds no usable block, `LimitExceeded`."""
+    """Take the armour off. Raises `DissectError` where text holds no usable block and no key, `LimitExceeded`."""
     if not data:
         raise DissectError(0, "a certificate or a signature", "an empty file")
     if len(data) > MAX_SIZE:
@@ -75,11 +80,12 @@ def _utf16(data: bytes) -> str | None:
 
 def _pem(text: str, prefix: str) -> Armour:
     blocks: list[Block] = []
+    keys: list[Block] = []
     problems: list[str] = []
     failure: DissectError | None = None
     start = text.find(_BEGIN)
     while start >= 0:
-        if len(blocks) >= MAX_BLOCKS:
+        if len(blocks) + len(keys) >= MAX_BLOCKS:
             raise LimitExceeded(start, f"at most {MAX_BLOCKS} PEM blocks", "more")
         name_end = text.find(_DASHES, start + len(_BEGIN))
         label = text[start + len(_BEGIN) : name_end]
@@ -91,7 +97,7 @@ def _pem(text: str, prefix: str) -> Armour:
             problems.append(f"the PEM block at {start} has no end line")
             end = len(text) if end < 0 else end
         if "PRIVATE KEY" in label:
-            problems.append(f"a private key at {start} is not shown")
+            keys.append(Block(b"", start, label))
         else:
             try:
                 blocks.append(Block(_unbase64(_without_headers(text[body:end]), body), start, label))
@@ -99,9 +105,9 @@ def _pem(text: str, prefix: str) -> Armour:
                 failure = failure or error
                 problems.append(f"PEM block: {error}")
         start = text.find(_BEGIN, end)
-    if not blocks:
+    if not blocks and not keys:
         raise failure or DissectError(0, "a certificate or a signature", "; ".join(problems))
-    return Armour(prefix + "PEM", tuple(blocks), tuple(problems))
+    return Armour(prefix + "PEM", tuple(blocks), tuple(problems), tuple(keys))
 
 
 def _without_headers(body: str) -> str:
@@ -121,6 +127,19 @@ def _unbase64(text: str, offset: int) -> bytes:
         return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DissectError(offset, "base64", str(error)) from None
+
+
+def may_be_key(data: bytes) -> bool:
+    """Whether this begins as a private key in the clear does, binary or in base64: then it is better not shown."""
+    head = data[:256]
+    text = _utf16(head)
+    octets = (head if text is None else text.encode("ascii", "replace")).removeprefix(b"\xef\xbb\xbf")
+    if octets.lstrip()[:1] == b"M":
+        try:
+            octets = _unbase64(re.split(r"[^A-Za-z0-9+/\s]", octets.decode("latin-1"), maxsplit=1)[0], 0)
+        except DissectError:
+            return False
+    return begins_like_key(octets)
 
 
 def is_ascii_text(octets: bytes) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dissectors.certificates.x509 import Certificate, Name
+from dissectors.certificates.names import Name
+from dissectors.certificates.x509 import Certificate
 
 MAX_LENGTH = 16  # a chain of more certificates than this is none
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -10,12 +11,19 @@ from typing import Any
 from dissectors.certificates import armour, oids, tlv, values
 from dissectors.certificates.catalog import Catalog
 from dissectors.certificates.meaning import Meaning, by_tlv, crl_refusal
+from dissectors.certificates.names import Name
 from dissectors.certificates.pkcs7 import SignedData, content_info, read_signed_data
+from dissectors.certificates.private_keys import (
+    NOT_SHOWN,
+    PrivateKey,
+    begins_like_key,
+    private_key,
+    private_key_of_label,
+)
 from dissectors.certificates.signature import verify
 from dissectors.certificates.tlv import CONTEXT, Node
 from dissectors.certificates.x509 import (
     Certificate,
-    Name,
     json_time,
     looks_like_certificate,
     read_certificate,
@@ -105,15 +113,25 @@ class CertificateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """ASN.1 without a known meaning: the TLV view."""
+    """ASN.1 without a known meaning: the TLV view. Where a private key is in it, that is said and no more."""
 
     roots: tuple[Node, ...]
     problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The first nodes as plain JSON values, in file order."""
-        every = (pair for root in self.roots for pair in root.walk())
+        every = (pair for root in self.roots for pair in _walk(root))
         return {"nodes": [_outline(depth, node) for depth, node in islice(every, MAX_OUTLINE)]}
+
+
+def _walk(root: Node) -> Iterator[tuple[int, Node]]:
+    """`Node.walk`, but nothing that is inside of a private key."""
+    hidden = 0
+    for depth, node in root.walk():
+        if node.offset >= hidden:
+            yield depth, node
+            if node.children and private_key(node) is not None:
+                hidden = node.stop
 
 
 def _outline(depth: int, node: Node) -> dict[str, Any]:
@@ -124,12 +142,16 @@ def _outline(depth: int, node: Node) -> dict[str, Any]:
         "tag": named or f"[{_CLASSES[node.tag.cls]}{node.tag.number}]",
         "size": node.end - node.content,
     }
-    if not node.children and node.end > node.content:
+    if key := private_key(node):
+        shown["value"] = f"a private key ({key.form}), {NOT_SHOWN}"
+    elif begins_like_key(node.source[node.content : node.content + SHOWN_OCTETS]):
+        shown["value"] = NOT_SHOWN
+    elif not node.children and node.end > node.content:
         shown["value"] = node.source[node.content : min(node.end, node.content + SHOWN_OCTETS)].hex()
     return shown
 
 
-Item = Certificate | SignedData | OtherContent | RevocationList | CertificateRequest | Structure
+Item = Certificate | SignedData | OtherContent | RevocationList | CertificateRequest | PrivateKey | Structure
 
 _KINDS: dict[type[Item], str] = {
     Certificate: "certificate",
@@ -137,6 +159,7 @@ _KINDS: dict[type[Item], str] = {
     OtherContent: "pkcs7",
     RevocationList: "crl",
     CertificateRequest: "certificate-request",
+    PrivateKey: "private-key",
     Structure: "der",
 }
 
@@ -158,12 +181,25 @@ class Document:
 
     @property
     def kind(self) -> str:
-        """ "certificate", "certificates", "pkcs7", "ctl", "crl", "certificate-request", "der", "pki" (a mixture)."""
-        kinds = {_kind(item) for item in self.items}
+        """ "certificate", "certificates", "pkcs7", "ctl", "crl", "certificate-request", "der", "pki" (a mixture).
+
+        "private-key" only where there is nothing else: servers keep their chain beside the key.
+        """
+        kinds = {_kind(item) for item in self._shown}
         if len(kinds) > 1:
             return "pki"
         (kind,) = kinds
-        return kind + "s" if kind == "certificate" and len(self.items) > 1 else kind
+        return kind + "s" if kind == "certificate" and len(self._shown) > 1 else kind
+
+    @property
+    def private_keys(self) -> tuple[PrivateKey, ...]:
+        """That there are keys, and of which kind; nothing of what they hold."""
+        return tuple(item for item in self.items if isinstance(item, PrivateKey))
+
+    @property
+    def _shown(self) -> tuple[Item, ...]:
+        """What the file is about: keys only where there is nothing else."""
+        return tuple(item for item in self.items if not isinstance(item, PrivateKey)) or self.items
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
@@ -189,12 +225,15 @@ class Document:
         shown: dict[str, Any] = {"kind": self.kind, "form": self.form, "ber": self.ber}
         if self.labels:
             shown["labels"] = list(self.labels)
-        if len(self.items) == 1:
-            shown |= _item_json(self.items[0])
+        items = self._shown
+        if len(items) == 1:
+            shown |= _item_json(items[0])
         elif self.kind == "certificates":
             shown["certificates"] = [certificate.to_json() for certificate in self.certificates]
         else:
-            shown["items"] = [{"kind": _kind(item), **_item_json(item)} for item in self.items]
+            shown["items"] = [{"kind": _kind(item), **_item_json(item)} for item in items]
+        if len(items) < len(self.items):
+            shown["private_keys"] = [key.to_json() for key in self.private_keys]
         return shown | {"trailing": self.trailing, "problems": list(self.problems)}
 
 
@@ -221,15 +260,16 @@ def dissect(data: bytes) -> Document:
         problems += found.problems
         ber = ber or found.ber
         trailing += found.trailing
+    items += (private_key_of_label(block.label or "") for block in bare.keys)
     if not items:
         raise failure or DissectError(0, "a certificate or a signature", "neither")
     for item in items:
-        problems += item.problems if not isinstance(item, OtherContent) else ()
+        problems += item.problems if not isinstance(item, OtherContent | PrivateKey) else ()
         for certificate in item.certificates if isinstance(item, SignedData) else ():
             problems += (f"certificate {certificate.subject}: {problem}" for problem in certificate.problems)
     if len(problems) > MAX_PROBLEMS:
         problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more problems"]
-    labels = tuple(dict.fromkeys(block.label for block in bare.blocks if block.label is not None))
+    labels = tuple(dict.fromkeys(block.label for block in (*bare.blocks, *bare.keys) if block.label))
     return Document(bare.form, tuple(items), ber, trailing, labels, tuple(problems))
 
 
@@ -261,8 +301,11 @@ def _block(block: armour.Block, budget: tlv.Budget) -> Document:
         problems.append(f"{len(rest)} bytes follow at offset {end}")
     if forest.error and (forest.error.offset < end or any(root.truncated for root in told)):
         problems.append(f"cut off or damaged: {forest.error}")
-    if forest.first_indefinite is not None and forest.first_indefinite < end:
-        problems.append(f"BER, not DER: indefinite length at offset {forest.first_indefinite}")
+    for root, item in zip(told, items, strict=False):
+        # PKCS #7 and CMS may be BER (RFC 5652 section 2); what an authority signs by itself may not.
+        if forest.first_indefinite is not None and isinstance(item, Certificate | RevocationList | CertificateRequest):
+            found = (node.offset for _, node in root.walk() if node.indefinite)
+            problems += (f"BER, not DER: indefinite length at offset {offset}" for offset in islice(found, 1))
     if block.label == "CERTIFICATE" and not isinstance(items[0], Certificate):
         problems.append(f"labelled CERTIFICATE, but holds {_kind(items[0])}")
     return Document("", tuple(items), forest.first_indefinite is not None, len(rest), (), tuple(problems))
@@ -283,6 +326,8 @@ def _item(root: Node, budget: tlv.Budget) -> Item | None:
         if content is None:
             raise DissectError(root.stop, "SignedData", "nothing")
         return read_signed_data(content, budget)
+    if (key := private_key(root)) is not None:
+        return key
     if root.truncated:
         return None
     if looks_like_certificate(root):

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from dissectors.certificates import oids, tlv, values
-from dissectors.certificates.tlv import CONTEXT, Node
+from dissectors.certificates.names import directory_name, other_name
+from dissectors.certificates.tlv import CONTEXT, Node, Tag
 from dissectors.certificates.values import Fields
 from dissectors.errors import DissectError
 
@@ -64,8 +65,8 @@ class Meaning:
     """What a certificate is good for.
 
     `is_ca` and `path_length` come from the basic constraints (None: there are none). `dns_names` are the DNS names of
-    the subjectAltName, `other_names` its other readable names ("ip:192.0.2.1"). `extended_key_usage` holds names
-    ("serverAuth"), or identifiers where there is no name; None: no such extension. Locations are URLs.
+    the subjectAltName, `other_names` the others ("ip:192.0.2.1", "upn:amy@contoso.com"). `extended_key_usage` holds
+    names ("serverAuth"), or identifiers where there is no name; None: no such extension. Locations are URLs.
     """
 
     key_type: str = ""
@@ -200,6 +201,12 @@ def _names(value: x509.SubjectAlternativeName) -> dict[str, Any]:
                 others.append(f"email:{name.value}")
             case x509.UniformResourceIdentifier():
                 others.append(f"uri:{name.value}")
+            case x509.DirectoryName():
+                others.append(directory_name(name.value.public_bytes()))
+            case x509.RegisteredID():
+                others.append(f"oid:{name.value.dotted_string}")
+            case x509.OtherName():
+                others.append(other_name(name.type_id.dotted_string, name.value))
     return {"dns_names": tuple(dns), "other_names": tuple(others)}
 
 
@@ -248,6 +255,16 @@ def _read_alternative_names(node: Node) -> dict[str, Any]:
     for name in values.fields(node, tlv.SEQUENCE, "names"):
         octets = values.octets_of(name) if name.tag.cls == CONTEXT else b""
         match name.tag.number:
+            case 0 if name.tag.cls == CONTEXT:
+                inside = Fields(name)
+                kind = values.oid(inside.take(tlv.OID, "the kind of a name"))
+                held = Fields(inside.take(0, "a name", CONTEXT)).peek()
+                others.append(other_name(kind, held.raw if held else b""))
+            case 4 if name.tag.cls == CONTEXT:
+                held = Fields(name).peek()
+                others.append(directory_name(held.raw if held else b""))
+            case 8 if name.tag.cls == CONTEXT:
+                others.append(f"oid:{values.oid(replace(name, tag=Tag(tlv.UNIVERSAL, tlv.OID)))}")
             case 1:
                 others.append("email:" + octets.decode("ascii", "backslashreplace"))
             case 2:

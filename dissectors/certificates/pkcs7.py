@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from dissectors.certificates import oids, tlv, values
 from dissectors.certificates.authenticode import SpcIndirectData, opus_info
 from dissectors.certificates.catalog import Catalog
+from dissectors.certificates.names import Name
 from dissectors.certificates.tlv import CONTEXT, Node
 from dissectors.certificates.values import Fields
 from dissectors.certificates.x509 import (
     Certificate,
-    Name,
     digest_algorithm,
     json_time,
     read_certificate,

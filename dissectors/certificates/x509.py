@@ -15,44 +15,12 @@ from typing import Any, TypeVar
 
 from dissectors.certificates import oids, tlv, values
 from dissectors.certificates.meaning import Extension, Meaning, by_cryptography, by_tlv
+from dissectors.certificates.names import Name
 from dissectors.certificates.tlv import CONTEXT, Node
 from dissectors.certificates.values import Fields
 from dissectors.errors import DissectError
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A distinguished name: (type, value) pairs in the order of the certificate, compared by its encoding."""
-
-    raw: bytes = field(repr=False)
-    parts: tuple[tuple[str, str], ...] = field(compare=False)
-
-    @classmethod
-    def read(cls, node: Node) -> Name:
-        """Read a Name. Values of a type that is not text are shown as `#` and the hexadecimal encoding."""
-        parts = []
-        for rdn in values.fields(node, tlv.SEQUENCE, "a distinguished name"):
-            for pair in values.fields(rdn, tlv.SET, "a relative distinguished name"):
-                inside = values.fields(pair, tlv.SEQUENCE, "a type and a value")
-                kind = values.oid(inside.take(tlv.OID, "an attribute type"))
-                value = inside.any("an attribute value")
-                try:
-                    shown = values.text(value)
-                except DissectError:
-                    shown = "#" + value.raw.hex()
-                parts.append((oids.NAME_TYPES.get(kind, kind), shown))
-        return cls(node.raw, tuple(parts))
-
-    @property
-    def common_name(self) -> str:
-        """The last CN, which is the most specific one, or an empty string."""
-        return next((value for kind, value in reversed(self.parts) if kind == "CN"), "")
-
-    def __str__(self) -> str:
-        """The name in the order of RFC 4514, most specific part first."""
-        return ",".join(f"{kind}={_escaped(value)}" for kind, value in reversed(self.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +172,3 @@ def _inside_integer(node: Node) -> int:
 def _extensions(node: Node) -> tuple[Extension, ...]:
     sequence = Fields(node).take(tlv.SEQUENCE, "extensions")
     return tuple(Extension.read(child) for child in sequence.children)
-
-
-def _escaped(value: str) -> str:
-    return "".join("\\" + char if char in ',+"\\<>;=' else char for char in value)

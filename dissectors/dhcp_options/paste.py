@@ -7,10 +7,13 @@ Recognised (protocol.md section 7.2 names the tools):
 - `DHCPConfigScript.bat Configure MS-UC-Client <120> <43.1> ... <43.5>`;
 - netsh: `set optionvalue 120 BINARY [vendor=MSUCClient] <digits>`, in scripts also for the sub-options;
 - Cisco: `option [ext] 43 hex|ascii|ip ...`, several `option ext` lines of one code are one value;
-- others: a line with `option`, `optionid`, `optiondef` or `code`, a number, and digits there or on the next line;
+- PowerShell: `Set-DhcpServerv4OptionValue -OptionId 120 -Value 0x00,0x06,...`, with `-VendorClass` a sub-option of 43;
+- others: a line with `option`, `optionid`, `optiondef` or `code` and a number, once or several times, and digits or
+  addresses there (module `values_in_lines`), or digits on the next line;
 - digits without a word, where they are so much of option 43, 119 or 120 that they can be nothing else.
 
-A text may hold several listings. A value with anything but digits in it is not used, and said to be skipped.
+A text may hold several listings. Digits wrapped over lines are one value, or several where each is whole. A value with
+anything but digits in it is not used, and said to be skipped.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from dissectors.dhcp_options.domain_names import parse_names
 from dissectors.dhcp_options.hex_text import parse_hex
 from dissectors.dhcp_options.options import DhcpOption, decode
+from dissectors.dhcp_options.values_in_lines import Found, values_in
 from dissectors.dhcp_options.vendor import CPE_OCPHONE, MS_UC_CLIENT, SubOption, VendorOptions
 from dissectors.errors import DissectError, LimitExceeded
 
@@ -31,10 +35,16 @@ MAX_OPTIONS = 256
 MAX_SKIPPED = 100
 
 MIN_BARE = 16  # digits that are worth a look where no word says what they are
-MIN_UNMARKED = 16  # digits behind an option's number, where nothing says that they are digits
+MAX_WRAPPED = 4096  # characters of digits on several lines that may be several values
+MAX_TRIES = 500  # at telling where the next one begins, in a whole text
+MIN_LOST = 24  # digits that nobody writes for anything but octets
 
 _DIGITS = r"(?:0[xX])?[0-9A-Fa-f]{2}[0-9A-Fa-fxX\s.:,\"'-]*"
-_HEX_LINE = re.compile(r"\s*[0-9A-Fa-f][0-9A-Fa-f\s.:-]*\Z")
+_HEX_LINE = re.compile(r"\s*(?:0[xX]|\\[xX])?[0-9A-Fa-f](?:[0-9A-Fa-f\s.:,-]|(?<=0)[xX](?=[0-9A-Fa-f])|\\[xX])*\Z")
+# Addresses, a date: digits in groups, but not of octets.
+_DECIMAL_LINE = re.compile(
+    r"\s*(?:(?:\d{1,3}\.){3}\d{1,3}(?:[\s,]+(?:\d{1,3}\.){3}\d{1,3})*|\d{4}-\d\d-\d\d)[\s,]*\Z", re.ASCII
+)
 _UTIL_120 = re.compile(r"\s*Option 120\s{0,8}:(.*)", re.IGNORECASE)
 _UTIL_43 = re.compile(
     r"\s*Full Option 43 value\s{0,8}(?:\(Length:\s{0,8}(\d{1,6})\s{0,8}\))?\s{0,8}:(.*)", re.IGNORECASE
@@ -47,18 +57,21 @@ _NETSH = re.compile(
     re.IGNORECASE,
 )
 _CISCO = re.compile(r"\s*option\s+(ext\s+)?(\d{1,3})\s+(?:instance\s+\d+\s+)?(hex|ascii|ip)\s+(.+)", re.IGNORECASE)
-_OTHER = re.compile(r"(?:.*\b)?(?:option(?:def|value|id)?|code)[\s=_:-]{0,3}(\d{1,3})\b", re.IGNORECASE)
-_MARKED = re.compile(r"0x|\\x|\b(?:hex|value|data|binary|byte-stream)\b|[=:,]\s*[\"']?(?=[0-9a-f])", re.IGNORECASE)
+_REMARK = re.compile(r"\s[!#]")
+_SHELL_CLASS = re.compile(r"\s-VendorClass\s+[\"']?([^\s\"']+)", re.IGNORECASE)
 _BARE = re.compile(
-    rf"(?<![\w.:-])(?:[0-9A-Fa-f]{{{MIN_BARE},}}|(?:[0-9A-Fa-f]{{2}}[:-]){{7,}}[0-9A-Fa-f]{{2}}"
+    rf"(?<![\w.:-])(?:(?:0[xX])?[0-9A-Fa-f]{{{MIN_BARE},}}|(?:[0-9A-Fa-f]{{2}}[:-]){{7,}}[0-9A-Fa-f]{{2}}"
+    r"|(?:0[xX][0-9A-Fa-f]{1,2}[\s,]{1,3}){7,}0[xX][0-9A-Fa-f]{1,2}"
     r"|(?:[0-9A-Fa-f]{4}\.){3,}[0-9A-Fa-f]{1,4})(?![\w.:-]\w)"
 )
+# Something that is said to be an option's value; not the type in ISC's `option sip code 120 = string`.
+_ANYTHING = re.compile(r"\s{0,4}(?:\([^()]{0,60}\)\s{0,4})?[:=]\s{0,4}(?!(?:string|text|array|ip-address)\b)[^\s:=]")
+_LOST = re.compile(rf"[0-9A-Fa-f]{{{MIN_LOST}}}")
 _RUN = re.compile(
     r"(?:[0-9A-Fa-f]{8,}|(?:[0-9A-Fa-f]{2}[:\s-]){3,}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}\.)+[0-9A-Fa-f]{1,4})\Z"
 )
 _QUOTED = re.compile(r"(?:[ \t]{0,8}[>|](?=[ \t]))*")  # what mail programs and editors put before each line
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u00ad\u200b\u200c\u200d\u2060"))
-_TAIL = "0123456789abcdefABCDEFxX.:,;-\"' \t"
 _NETSH_CLASSES = {"msucclient": MS_UC_CLIENT, "cpeocphone": CPE_OCPHONE}
 _SCRIPT_VALUES = 6  # option 120 and the five sub-options of 43
 
@@ -76,10 +89,21 @@ class _Digits:
     """Digits as they come together; `fault` is why they are not to be used."""
 
     line: int
-    text: str = ""
+    lines: list[str]
+    code: int | None = None  # of the whole option that they are
     more: bool = False  # whether further lines may belong to them
     ext: bool = False  # out of Cisco's `option ext`
     fault: str = ""
+
+    @classmethod
+    def of(cls, line: int, text: str, *, more: bool = False, ext: bool = False) -> _Digits:
+        """Digits of one line; blank text where they begin on the next."""
+        return cls(line, [text] if text else [], more=more, ext=ext)
+
+    @property
+    def text(self) -> str:
+        """All of them."""
+        return "\n".join(self.lines)
 
 
 @dataclass(slots=True)
@@ -133,17 +157,18 @@ class _Reader:
         self._expected: int | None = None  # the option that the last words were about
         self._script: tuple[str, _Digits] | None = None
         self._values = 0
+        self._tries = MAX_TRIES
 
     def line(self, number: int, line: str) -> None:
         """Take the next line."""
-        digits = bool(line.strip()) and _HEX_LINE.match(line) is not None
+        digits = _HEX_LINE.match(line) is not None and not _DECIMAL_LINE.match(line)
         if self._open is not None:
             if digits:
-                self._open.text += ("\n" if self._script else "") + line.strip()
+                self._open.lines.append(line.strip())
                 return
-            if not line.strip() and not self._open.text:
+            if not line.strip() and not self._open.lines:
                 return
-            if fault := _damaged(line):
+            if (fault := _damaged(line)) and not _is_whole(self._open.lines, self._open.code):
                 self._open.fault = f"line {number}: {fault}"
             self._close()
         if digits:
@@ -159,77 +184,130 @@ class _Reader:
     def _close(self) -> None:
         if self._script is not None:
             self._read_script(*self._script)
-        elif self._open is not None and self._open.more and self._open.line < 0:
-            self._look_at(self._open)
+        elif self._open is not None and self._open.more:
+            self._read_wrapped(self._open)
         self._open = self._script = None
+
+    def _read_wrapped(self, found: _Digits) -> None:
+        """Lines of digits that followed one another: one value, or several."""
+        first, *others = self._cut(found.lines, found.code)
+        if found.line < 0:
+            self._look_at(-found.line, first)
+        line = abs(found.line) + len(first)
+        found.lines = first
+        for lines in others:
+            self._look_at(line, lines)
+            line += len(lines)
+
+    def _cut(self, lines: list[str], code: int | None) -> list[list[str]]:
+        """The values in lines of digits: one, or several where the first ones are whole; `code` is of the first."""
+        if sum(map(len, lines)) > MAX_WRAPPED:
+            return [lines]
+        for end in range(len(lines), 0, -1):
+            if self._tries <= 0:
+                break
+            self._tries -= 1
+            if _is_whole(lines[:end], code):
+                return [lines[:end], *(self._cut(lines[end:], None) if lines[end:] else ())]
+        return [lines]
 
     def _lone(self, number: int, text: str) -> None:
         """A line of digits that continues nothing."""
         if self._expected is not None and _RUN.match(text):
-            self._open = self._whole(self._expected, _Digits(number, text, more=True))
+            self._open = self._whole(self._expected, _Digits.of(number, text, more=True))
         else:
-            self._open = _Digits(-number, text, more=True)  # whose they are is seen when they end
+            self._open = _Digits.of(-number, text, more=True)  # whose they are is seen when they end
         self._expected = None
 
-    def _look_at(self, found: _Digits) -> None:
+    def _look_at(self, number: int, lines: list[str]) -> None:
         """Lines of digits about which there is no word."""
-        if len(found.text) < MIN_BARE:
+        text = "\n".join(lines)
+        if len(text) < MIN_BARE:
             return
         try:
-            data = parse_hex(found.text)
+            data = parse_hex(text)
         except DissectError as error:
-            self.skipped.append(f"line {-found.line}: expected {error.expected}, found {error.found}")
+            self.skipped.append(f"line {number}: expected {error.expected}, found {error.found}")
             return
         if _told_by_themselves(data):
             self._keep(data)
         else:
-            self.skipped.append(f"line {-found.line}: digits that do not tell which option they are")
+            self.skipped.append(f"line {number}: digits that do not tell which option they are")
 
     def _words(self, number: int, line: str) -> None:
         if match := _UTIL_CLASS.match(line):
             self.listings[-1].vendor_class = match[1]
-        elif match := _UTIL_120.match(line):
-            self._open = self._whole(120, _Digits(number, match[1].strip(), more=True))
+        elif (match := _UTIL_120.match(line)) and not _DECIMAL_LINE.match(match[1]):
+            self._open = self._whole(120, _Digits.of(number, match[1].strip(), more=True))
         elif match := _UTIL_43.match(line):
-            self._open = self._whole(43, _Digits(number, match[2].strip(), more=True))
+            self._open = self._whole(43, _Digits.of(number, match[2].strip(), more=True))
             self.listings[-1].printed_length = int(match[1]) if match[1] else None
         elif match := _UTIL_SUB.match(line):
-            self._open = self._sub(int(match[1]), _Digits(number, match[2].strip(), more=True))
+            self._open = self._sub(int(match[1]), _Digits.of(number, match[2].strip(), more=True))
         elif match := _UTIL_SCRIPT.match(line):
-            self._open = _Digits(number, match[2])
+            self._open = _Digits.of(number, match[2])
             self._script = match[1], self._open
         elif match := _NETSH.match(line):
             self._netsh(number, match)
         elif match := _CISCO.match(line):
             self._cisco(number, match)
-        elif (match := _OTHER.match(line)) and (digits := _trailing_digits(line[match.end() :])):
-            self._whole(int(match[1]), _Digits(number, digits))
         else:
-            if match and not re.search(r"\d", line[match.end() :]):
-                self._expected = int(match[1])
-            for run in _BARE.findall(line):
-                try:
-                    data = parse_hex(run)
-                except DissectError:
-                    continue
-                if _told_by_themselves(data):
-                    self._keep(data)
+            self._other(number, line)
+
+    def _other(self, number: int, line: str) -> None:
+        """Any other line: the values of the options it names, then digits that need no word."""
+        rest = line
+        lacking: Found | None = None
+        said = False
+        for found in values_in(line):
+            lacking = found
+            if not found.text:
+                if _ANYTHING.match(line, found.end):
+                    self.skipped.append(f"line {number}: option {found.code}: neither octets nor addresses")
+                    said = True
+                continue
+            lacking = None
+            rest = rest[: found.start] + " " * len(found.text) + rest[found.end :]
+            if found.addresses:
+                self._ready(found.code, _addresses(found.text.replace(",", " ")))
+            elif (told := _SHELL_CLASS.search(line)) and found.code != 43:
+                self._sub(found.code, _Digits.of(number, found.text))
+                self.listings[-1].vendor_class = _class_named(told[1])
+            else:
+                more = not line[found.end :].strip()
+                digits = self._whole(found.code, _Digits.of(number, found.text, more=more))
+                self._open = digits if more else None
+        kept = False
+        for run in _BARE.findall(rest):
+            try:
+                data = parse_hex(run)
+            except DissectError:
+                continue
+            if _told_by_themselves(data):
+                self._keep(data)
+                kept = True
+        if lacking is not None and _LOST.search(rest) and not kept and not said:
+            self.skipped.append(f"line {number}: option {lacking.code}: neither octets nor addresses")
+        elif lacking is not None and not re.search(r"\d", rest[lacking.end :]):
+            self._expected = lacking.code
 
     def _netsh(self, number: int, match: re.Match[str]) -> None:
-        code, told, digits = int(match[1]), match[2], _Digits(number, match[3])
+        code, told, digits = int(match[1]), match[2], _Digits.of(number, match[3])
         if told and code != 43:
             self._sub(code, digits)
-            self.listings[-1].vendor_class = _NETSH_CLASSES.get(re.sub(r"\W", "", told).lower(), told)
+            self.listings[-1].vendor_class = _class_named(told)
         else:
             self._whole(code, digits)
 
     def _cisco(self, number: int, match: re.Match[str]) -> None:
         ext, code, kind, rest = bool(match[1]), int(match[2]), match[3].lower(), match[4].strip()
         known = self.listings[-1].whole.get(code)
+        if kind == "hex":
+            rest = _REMARK.split(rest, maxsplit=1)[0]
         if kind == "hex" and ext and known is not None and known.ext:
-            known.text += rest
+            known.lines.append(rest)
         elif kind == "hex":
-            self._whole(code, _Digits(number, rest, ext=ext))
+            self._whole(code, _Digits.of(number, rest, ext=ext))
         elif kind == "ascii":
             self._ready(code, rest.strip('"').encode("ascii", "replace"))
             if code == 60:
@@ -251,15 +329,16 @@ class _Reader:
         listing = self.listings[-1]
         listing.vendor_class = listing.vendor_class or vendor_class
         if 120 not in listing.ready:
-            listing.whole.setdefault(120, _Digits(found.line, values[0]))
+            listing.whole.setdefault(120, _Digits.of(found.line, values[0]))
         for code, digits in enumerate(values[1:], 1):
-            listing.subs.setdefault(code, _Digits(found.line, digits))
+            listing.subs.setdefault(code, _Digits.of(found.line, digits))
 
     def _whole(self, code: int, digits: _Digits) -> _Digits:
         if code in self.listings[-1].whole or code in self.listings[-1].ready:
             self._next()
         self._count()
         self.listings[-1].whole[code] = digits
+        digits.code = code
         return digits
 
     def _sub(self, code: int, digits: _Digits) -> _Digits:
@@ -297,17 +376,19 @@ def _damaged(line: str) -> str:
     return f"expected hexadecimal digits, found {stray[0]!r}"
 
 
-def _trailing_digits(text: str) -> str:
-    """The digits at the end of a line, blank for none, or for so few that they may be any number."""
-    head = text.rstrip(_TAIL)
-    tail = text[len(head) :]
-    if head[-1:].isalnum():  # the tail begins inside a word such as `hex`
-        tail = "".join(re.split(r"[\s=:,\"']", tail, maxsplit=1)[1:])
-    if not re.search(r"[0-9A-Fa-f]{2}|[xX:][0-9A-Fa-f]", tail):
-        return ""
-    bare = tail.strip(" \t;,.\"'")
-    sure = _MARKED.search(text) or (_RUN.match(bare) and len(re.sub(r"[^0-9A-Fa-f]", "", bare)) >= MIN_UNMARKED)
-    return tail if sure else ""
+def _class_named(name: str) -> str:
+    """The vendor class that a name in the DHCP server stands for, the name itself where it is not known."""
+    return _NETSH_CLASSES.get(re.sub(r"\W", "", name).lower(), name)
+
+
+def _is_whole(lines: list[str], code: int | None) -> bool:
+    """Whether digits are a value in which nothing is wrong: of the option, or of one that they tell by themselves."""
+    try:
+        data = parse_hex("\n".join(lines))
+        codes = _told_by_themselves(data) if code is None else (code,)
+        return any(not decode(one, data).problems for one in codes)
+    except DissectError:
+        return False
 
 
 def _options(listing: _Listing, skipped: list[str]) -> list[DhcpOption]:

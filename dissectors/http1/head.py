@@ -35,7 +35,9 @@ _LOOSE_STATUS_LINE = re.compile(r"HTTP/(\d+\.\d+)[ \t]+(\d{3})(?:[ \t]([^\x00]*)
 _FIELD = re.compile(rf"({TOKEN}):([^\x00\r\n]*)\r?\n")
 # A whole section without anything odd: most are, and need no look at each line.
 _CLEAN = re.compile(rf"\r\n(?:{TOKEN}:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
+_SPACED_FIELD = re.compile(rf"({TOKEN})[ \t]+:(.*)")
 _LENGTHS = ("content-length", "transfer-encoding")
+_LENGTH_WORDS = ("length", "transfer", "encoding", "chunked")  # in a line that is no field
 _CONTROLS = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -187,9 +189,10 @@ def _split(block: bytes) -> tuple[str, str]:
 
 
 def _fields(text: str, notes: list[str], faults: list[str], mixed: list[str]) -> Headers:
-    """Header fields behind a line end, up to the empty line; lines that are none become faults and are left out.
+    """Header fields behind a line end, up to the empty line; lines that are none are remarked and left out.
 
-    Bare line feeds among whole line ends are remarked in `mixed`.
+    What hides headers from some recipients of a request, but leaves none of an answer in doubt, goes to `mixed`: bare
+    line feeds among whole line ends, and lines that are no fields and tell no length (section 5.1).
     """
     headers: list[tuple[str, str]] = []
     if len(text) < CLEAN_SIZE and _CLEAN.fullmatch(text):
@@ -215,7 +218,7 @@ def _fields(text: str, notes: list[str], faults: list[str], mixed: list[str]) ->
             line = text[position:end].removesuffix("\r")
             if not line:
                 break
-            _odd_line(line, headers, notes, faults)
+            _odd_line(line, headers, notes, faults, mixed)
         if ends > MAX_LINES:
             faults.append(f"malformed: more than {MAX_LINES} header lines")
             break
@@ -229,16 +232,23 @@ def _fields(text: str, notes: list[str], faults: list[str], mixed: list[str]) ->
     return tuple(headers)
 
 
-def _odd_line(line: str, headers: list[tuple[str, str]], notes: list[str], faults: list[str]) -> None:
+def _odd_line(line: str, headers: list[tuple[str, str]], notes: list[str], faults: list[str], mixed: list[str]) -> None:
     """A line that is not a field: the continuation of the one before, or nothing that should be there."""
-    if line[0] not in SPACES or not headers or "\0" in line or "\r" in line:
+    if "\0" in line or "\r" in line or (line[0] in SPACES and not headers):
         faults.append(f"malformed: {_complaint(line)}")
-        return
-    name, value = headers[-1]
-    headers[-1] = (name, f"{value} {line.strip(SPACES)}".strip(SPACES))
-    notes.append(f"header {name} is folded over lines")
-    if name.lower() in _LENGTHS or line.strip(SPACES).lower().startswith(_LENGTHS):
-        faults.append(f"malformed: a folded line that tells a length: {shown(line)}")
+    elif line[0] in SPACES:
+        name, value = headers[-1]
+        headers[-1] = (name, f"{value} {line.strip(SPACES)}".strip(SPACES))
+        notes.append(f"header {name} is folded over lines")
+        if name.lower() in _LENGTHS or line.strip(SPACES).lower().startswith(_LENGTHS):
+            faults.append(f"malformed: a folded line that tells a length: {shown(line)}")
+    elif mixed is faults or any(word in line.lower() for word in _LENGTH_WORDS):
+        faults.append(f"malformed: {_complaint(line)}")
+    elif (match := _SPACED_FIELD.fullmatch(line)) is not None:
+        headers.append((match[1], match[2].strip(SPACES)))
+        mixed.append(f"white space before the colon of header {match[1]}")
+    else:
+        mixed.append(f"left out: {_complaint(line)}")
 
 
 def _complaint(line: str) -> str:

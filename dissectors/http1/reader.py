@@ -120,9 +120,9 @@ def begins_message(role: Role, data: bytes | bytearray) -> bool | None:
     """Whether these bytes begin a message; None where more are needed to tell."""
     if _START[role].match(data):
         return True
-    if len(data) < MAX_UNDECIDED and _HOPED[role].fullmatch(data):
-        return None
-    return False
+    if not _HOPED[role].fullmatch(data):
+        return False
+    return None if len(data) < MAX_UNDECIDED else broken_off(role, data)
 
 
 def broken_off(role: Role, data: bytes | bytearray) -> bool:
@@ -163,6 +163,11 @@ class Reader:
     def at_boundary(self) -> bool:
         """Whether no message is under way."""
         return self.state in _BETWEEN and not self._buffer
+
+    @property
+    def in_head(self) -> bool:
+        """Whether a head is under way."""
+        return bool(self._buffer) and self.state in _BETWEEN
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""

@@ -22,16 +22,22 @@ _DIRECTIVE = re.compile(r"#\s*([A-Za-z-]{1,32})\s*:\s*(.*)", re.ASCII)
 _VALUE = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=[ \t]|$)|([^ \t]+)')
 _DATE = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[ T]+(\d{2}:\d{2}:\d{2}))?", re.ASCII)
 _TIME = re.compile(r"(\d{1,2}:\d{2}:\d{2})(\.\d{1,6})?\d*", re.ASCII)
+_ENTRY = re.compile(r"\d{4}-\d{2}-\d{2}[ \t]|\d{1,2}:\d{2}:\d{2}", re.ASCII)
 _HALF_A_DAY = timedelta(hours=12)
 
 
 def looks_like_iis_log(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of such a log: directives, `#Fields` among them."""
+    """Whether the first bytes of a file are those of such a log: directives, `#Fields` among them.
+
+    Entries may come first: the log was cut there.
+    """
     try:
-        lines = [line.text for line in text_lines([head[:8192]])]
+        lines = [line.text.strip() for line in text_lines([head])]
     except LimitExceeded:
         return False
-    return any(line.lower().startswith("#fields:") for line in lines) and next(filter(None, lines), "")[0] == "#"
+    first = next(filter(None, lines), "")
+    begins = first.startswith("#") or _ENTRY.match(first) is not None
+    return begins and any(line.lower().startswith("#fields:") for line in lines)
 
 
 class LogReader:

@@ -12,7 +12,7 @@ from captures.exchange import Body, Exchange, Headers, Request, Response
 TOKEN = st.text("abcXYZ019-_", min_size=1, max_size=8)
 VALUE = st.text(st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="\x7f\x85\xa0"), max_size=20)
 TIMES = st.datetimes(datetime(1995, 1, 1), datetime(2060, 1, 1), timezones=st.just(UTC))
-PATH = st.text("abc/%41?=&;~.", max_size=20).map(lambda rest: f"/{rest}")
+PATH = st.text("abc/%41?=&;~.\xe9\xc3\xbc\xff", max_size=20).map(lambda rest: f"/{rest}")
 ENDPOINTS = st.sampled_from(["10.1.2.3:1037", "192.168.0.9:80", "[2001:db8::3]:1037", "[fe80::1]:443"])
 MIME = st.sampled_from(
     ["", "text/xml", "text/plain; charset=utf-16", "text/html; charset=iso-8859-1", "application/octet-stream"]
@@ -38,7 +38,7 @@ def contents(draw: st.DrawFn) -> tuple[Headers, Body]:
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """A request with a Host."""
-    method = draw(st.sampled_from(["GET", "POST", "PUT", "OPTIONS"]))
+    method = draw(st.sampled_from(["GET", "POST", "PUT", "OPTIONS", "Get"]))
     headers, body = draw(contents())
     path = draw(PATH)
     target = draw(st.sampled_from([path, f"http://updates.example.com{path}", "*" if method == "OPTIONS" else path]))

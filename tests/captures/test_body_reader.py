@@ -4,10 +4,11 @@ import gzip
 import hashlib
 from pathlib import Path
 
+import brotli  # type: ignore[import-untyped]
 import pytest
 
 from captures.bodies import BodyFiles
-from captures.body_reader import BodyReader, Keeping
+from captures.body_reader import MAX_WIDE, BodyReader, Keeping
 from captures.exchange import Body
 
 
@@ -35,11 +36,25 @@ def test_both_forms_of_a_coded_body_are_described() -> None:
     assert not problems
 
 
-@pytest.mark.parametrize("codings", [("gzip",), ("br",), ("gzip",) * 9])
+@pytest.mark.parametrize("codings", [("gzip",), ("br",), ("zstd",), ("compress",), ("gzip",) * 9])
 def test_what_cannot_be_decoded_is_given_as_it_came(codings: tuple[str, ...]) -> None:
     body, problems = read(Keeping(1000, None), b"no gzip", codings=codings)
     assert body == Body.of(b"no gzip")
     assert len(problems) == 1
+
+
+def test_decoders_that_take_much_memory_are_counted() -> None:
+    packed = brotli.compress(b"hello" * 9)
+    keeping = Keeping(1000, None)
+    under_way = [BodyReader(("br",), keeping) for _ in range(MAX_WIDE + 1)]
+    for reader in under_way:
+        reader.write(packed)
+    bodies = [Body(*reader.finish()) for reader in under_way]
+    assert bodies == [Body.of(b"hello" * 9, packed)] * MAX_WIDE + [Body.of(packed)]
+    assert "at most 16 bodies in brotli or zstd" in under_way[-1].problems[0]
+    assert read(keeping, packed, codings=("br",))[0] == bodies[0]
+    read(keeping, packed, codings=("zstd",) * 9)
+    assert keeping.wide == MAX_WIDE
 
 
 def test_across_a_gap_nothing_is_decoded() -> None:

@@ -17,6 +17,7 @@ from captures.exchange import Body, Exchange, Request, Response
 from captures.flow_file import FlowFileWriter, read
 from captures.items import CaptureSummary
 from captures.tnetstrings import sniff
+from proxy_addons.flows import request_of
 from tests.captures.exchange_strategies import exchanges
 from tests.captures.test_pcap_writer import POST, exchange, got
 
@@ -66,6 +67,32 @@ class TestReading:
         with pytest.raises(CaptureError, match="ended before"):
             list(read(path))
 
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_flow_that_was_written_again(self, tmp_path: Path, packed: bool) -> None:
+        early, other, whole = (tflow.tflow(resp=True) for _ in range(3))
+        assert whole.response
+        assert whole.response.timestamp_end
+        whole.request.timestamp_end = whole.response.timestamp_end + 1
+        early.id = whole.id
+        early.request.timestamp_end, early.request.raw_content = None, None
+        path = written(tmp_path / "a", early, other, early, whole)
+        if packed:
+            path.write_bytes(gzip.compress(path.read_bytes()))
+        found, summary = opened(path)
+        assert [one.request.body.data for one in found] == [b"content"] * 2
+        assert [one.index for one in found] == [0, 1]
+        assert found[1].ended == found[1].request_ended
+        assert [one.connection for one in found] == [other.client_conn.id, whole.client_conn.id]
+        assert (summary.counts, summary.partial) == ({"exchanges": 2, "flows written again": 2}, False)
+
+    def test_copy_that_cannot_be_read_is_none(self, tmp_path: Path) -> None:
+        flow = tflow.tflow(resp=True)
+        path = written(tmp_path / "a", flow, flow)
+        path.write_bytes(path.read_bytes()[:-1])
+        found, summary = opened(path)
+        assert len(found) == 1
+        assert summary.damaged
+
     def test_other_flows_are_named(self, tmp_path: Path) -> None:
         flows = (tflow.ttcpflow(), tflow.tudpflow(), tflow.tdnsflow(), tflow.ttcpflow(), tflow.twebsocketflow())
         assert isinstance(flows[0], tcp.TCPFlow)
@@ -91,6 +118,36 @@ class TestReading:
             "updates.example.com",
             "/path",
         )
+
+    @pytest.mark.parametrize("path", [b"/\xc3\xbc", b"/caf\xe9?q=\xe2\x82\xac", b"*", b"/%c3%BC#x"])
+    @pytest.mark.parametrize("authority", [b"", b"xn--tda.example:80", b"\xc3\xbc.example"])
+    def test_a_request_begins_as_on_the_wire(self, tmp_path: Path, path: bytes, authority: bytes) -> None:
+        flow = tflow.tflow(resp=True)
+        flow.request.data.method, flow.request.data.path, flow.request.data.authority = b"g\xe9t", path, authority
+        for each in (flow, flow_exchange.flow_of(flow_exchange.exchange_of(flow, "", 0))[0]):
+            ((found,), _) = opened(written(tmp_path / "a", each))
+            assert found.request.method.encode("latin-1") == b"g\xe9t"
+            assert found.request.target.encode("latin-1") == (b"http://" + authority if authority else b"") + path
+            assert authority or each.request.data.path == path
+            json.dumps(found.to_json(), ensure_ascii=False).encode()
+        assert request_of(flow.request, found.request.headers, found.request.body) == found.request
+
+    @pytest.mark.parametrize("target", ["http:///x", "://", "http://", "a://b", "\xff://b/c"])
+    def test_what_looks_like_a_url(self, tmp_path: Path, target: str) -> None:
+        (found,) = reopened(tmp_path / "a", exchange(replace(POST, target=target), got(b"")))
+        assert found.request.target == target
+
+    def test_tunnel_to_a_name_that_is_no_ascii(self, tmp_path: Path) -> None:
+        flow = tflow.tflow(resp=True)
+        flow.request.data.method, flow.request.data.authority = b"CONNECT", b"xn--tda.example:443"
+        assert opened(written(tmp_path / "a", flow))[0][0].request.target == "xn--tda.example:443"
+        flow.request.data.host, flow.request.data.authority = "\xfc.example", b""
+        assert opened(written(tmp_path / "a", flow))[0][0].request.target == "\xc3\xbc.example:22"
+
+    @pytest.mark.parametrize("version", ["0.9", ""])
+    def test_other_versions_without_an_authority(self, tmp_path: Path, version: str) -> None:
+        request = replace(POST, version=version)
+        assert reopened(tmp_path / "a", exchange(request, got(b"")))[0].request == request
 
     def test_names_are_no_addresses(self, tmp_path: Path) -> None:
         flow = tflow.tflow(resp=True)
@@ -180,9 +237,9 @@ class TestHostile:
             list(read(path))
 
     def test_a_refused_flow_among_others(self, tmp_path: Path) -> None:
-        path = written(tmp_path / "a", tflow.tflow(resp=True))
-        good = path.read_bytes()
-        path.write_bytes(good + b"7:1:a,0:~}" + good)
+        good, other = (written(tmp_path / name, tflow.tflow(resp=True)).read_bytes() for name in "ab")
+        path = tmp_path / "c"
+        path.write_bytes(good + b"7:1:a,0:~}" + other)
         found, summary = opened(path)
         assert [each.index for each in found] == [0, 1]
         assert summary.problems[0].startswith(f"flow at offset {len(good)}: ")
@@ -230,6 +287,10 @@ class TestWriting:
         flow.revert()
         assert flow.response.content == b"no update"
 
+    def test_equal_exchanges_stay_two(self, tmp_path: Path) -> None:
+        one = exchange(response=got(b"x"))
+        assert len(reopened(tmp_path / "a", one, one)) == 2
+
     def test_absent_body_keeps_its_hash(self, tmp_path: Path) -> None:
         body = replace(Body.of(b"firmware"), data=None)
         kept = exchange(response=replace(got(b"firmware"), body=body))
@@ -241,6 +302,12 @@ class TestWriting:
         assert two.response
         assert one.response.body == two.response.body == body
         assert (one.response.body.data, two.response.body.data) == (None, b"firmware")
+
+    def test_absent_body_of_a_request_without_a_length(self, tmp_path: Path) -> None:
+        request = Request("POST", "/", headers=(("Host", "a"),), body=Body(0, "", 0))
+        with FlowFileWriter.create(tmp_path / "a") as writer:
+            assert writer.write(exchange(request, got(b""))) == (http_wire.BODY_ABSENT,)
+        assert opened(tmp_path / "a")[0][0].request == request
 
     def test_body_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(flow_exchange, "MAX_BODY", 11)

@@ -110,6 +110,35 @@ class TestDialects:
         found = only(tmp_path, **request(url=url))
         assert (found.request.target, found.request.host, found.server) == (target, host, server)
 
+    @pytest.mark.parametrize(
+        ("url", "target"),
+        [
+            ("http://h:443", "h:443"),
+            ("h:443", "h:443"),
+            ("https://h/", "h:443"),
+            ("http://h:", "h:80"),
+            ("h", "h:443"),
+            ("https://user@[::1]:8443/x", "[::1]:8443"),
+            ("[::1]", "[::1]:443"),
+        ],
+    )
+    def test_tunnels(self, tmp_path: Path, url: str, target: str) -> None:
+        found = only(tmp_path, **request(method="CONNECT", url=url))
+        assert (found.request.target, found.request.host) == (target, target)
+        assert found.server == f"0.0.0.0:{target.rpartition(':')[2]}"
+
+    def test_tunnel_to_nowhere(self, tmp_path: Path) -> None:
+        assert only(tmp_path, **request(method="CONNECT", url="")).request.target == "/"
+        with pytest.raises(CaptureError, match="expected a URL"):
+            only(tmp_path, **request(method="CONNECT", url="h:x"))
+
+    def test_numbers_that_are_written_as_fractions(self, tmp_path: Path) -> None:
+        coded = {"headers": [{"name": "Content-Encoding", "value": "gzip"}], "content": {"text": "x" * 9}}
+        for status, size in ((200.0, 5.0), ("200", 5)):
+            found = only(tmp_path, **response(status=status, bodySize=size, **coded)).response
+            assert found
+            assert (found.status, type(found.status), found.body.encoded_size) == (200, int, 5)
+
     def test_headers(self, tmp_path: Path) -> None:
         pairs = [{"name": ":authority", "value": "b"}, {"name": ":path", "value": "/"}, {"name": "X", "value": "1\n2"}]
         assert only(tmp_path, **request(headers=pairs)).request.headers == (("Host", "b"), ("X", "1"), ("X", "2"))
@@ -135,6 +164,27 @@ class TestDialects:
         assert found
         assert (found.body.size, found.body.encoded_size) == (99, 9)
 
+    @pytest.mark.parametrize("told", [{}, {"bodySize": -1}, {"bodySize": 99}])
+    def test_text_was_decoded_whatever_sizes_say(self, tmp_path: Path, told: dict[str, int]) -> None:
+        headers = [{"name": "Content-Encoding", "value": "br"}]
+        found = only(tmp_path, **response(headers=headers, content={"text": "x" * 99}, **told)).response
+        assert found
+        assert (found.body.size, found.body.encoded_size, found.body.as_it_came) == (99, 0, False)
+
+    def test_body_that_its_writer_left_coded(self, tmp_path: Path) -> None:
+        for raw, known in ((gzip.compress(b"x" * 99), b"x" * 99), (b"\x1f\x8b", None)):
+            coded = {
+                "headers": [
+                    {"name": "Content-Encoding", "value": "gzip"},
+                    {"name": "Content-Length", "value": str(len(raw))},
+                ],
+                "content": {"text": base64.b64encode(raw).decode(), "encoding": "base64"},
+            }
+            found = only(tmp_path, **response(**coded))
+            assert found.response
+            assert found.response.body == (Body.of(known, raw) if known else Body.of(raw))
+            assert bool(found.problems) == (known is None)
+
     def test_wrong_base64_is_told(self, tmp_path: Path) -> None:
         found = only(tmp_path, **response(content={"text": "a", "encoding": "base64"}))
         assert found.problems[0].startswith("answer: body is not the base64 it is said to be")
@@ -156,7 +206,7 @@ class TestDialects:
         charles = {"mimeType": "x/y", "text": "AP8=", "encoding": "base64"}
         assert only(tmp_path, **request(postData=charles)).request.body.data == b"\0\xff"
 
-    @pytest.mark.parametrize("status", [0, -1, None, "", 99, 1000])
+    @pytest.mark.parametrize("status", [0, -1, None, "", 99, 1000, 200.5, 1e308, float("inf"), True, "9" * 5000])
     def test_no_answer(self, tmp_path: Path, status: object) -> None:
         found = only(tmp_path, **response(status=status))
         assert (found.response, found.complete, found.problems) == (None, False, ("no answer in the archive",))

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import brotli  # type: ignore[import-untyped]
 import pytest
+import zstandard
 
 from captures.bodies import BodyFiles
 from captures.bootstrap import Datagram
-from captures.exchange import Exchange
+from captures.exchange import Body, Exchange
 from captures.items import CaptureSummary, Item, JoinedObject, Observation
 from captures.packets import PacketReader
 from captures.read_options import ReadOptions
@@ -79,6 +81,20 @@ def whole(items: list[Item]) -> Exchange:
     return exchange
 
 
+def begun_late(packets: list[Packet]) -> list[Packet]:
+    """Both SYNs come behind the first data of their directions."""
+    return [*packets[2:6], *packets[:2], *packets[6:]]
+
+
+def with_options(packets: list[Packet]) -> list[Packet]:
+    """The same with four bytes of options in the IP header."""
+    return [
+        replace(one, data=one.data[:14] + b"\x46\0" + (len(one.data) - 10).to_bytes(2) + one.data[18:34] + b"\1" * 4
+        + one.data[34:])
+        for one in packets
+    ]  # fmt: skip
+
+
 def swapped(packets: list[Packet]) -> list[Packet]:
     out = list(packets)
     for index in range(FIRST, len(out) - 10, 7):
@@ -117,6 +133,7 @@ SHAPES: dict[str, Callable[[], list[Packet]]] = {
     "out of order": lambda: swapped(download().packets),
     "retransmitted": lambda: repeated(download().packets),
     "overlapping": lambda: overlapping(download().packets),
+    "SYNs behind data": lambda: begun_late(download().packets),
     "begun in the middle": lambda: download().packets[3:],
     "VLAN": lambda: with_vlan(download().packets, 7),
     "two VLAN tags": lambda: with_vlan(download().packets, 7, 8),
@@ -276,6 +293,23 @@ def test_the_same_addresses_are_used_by_a_second_connection(tmp_path: Path) -> N
         assert one.connection != two.connection
 
 
+@pytest.mark.parametrize(
+    ("client", "server", "closed"),
+    [(90_000, 70_000, True), (3_000_000_000, 4_000_000_000, True), (3_000_000_000, 4_000_000_000, False)],
+)
+def test_a_second_connection_whose_syn_was_not_captured(tmp_path: Path, client: int, server: int, closed: bool) -> None:
+    first = Talk().open().client(request("/first")).server(answer(b"one"))
+    again = Talk(client_isn=client, server_isn=server).client(request("/second")).server(answer(b"two"))
+    if closed:
+        first.close()
+    for packets in (again.packets, with_options(again.packets)):  # the short way and the long one
+        items = read(tmp_path, first.packets + packets)
+        one, two = exchanges(items)
+        assert [(each.request.target, each.complete) for each in (one, two)] == [("/first", True), ("/second", True)]
+        assert one.connection != two.connection
+        assert not counts(items).get("bytes missing")
+
+
 def test_one_direction_alone(tmp_path: Path) -> None:
     talk = Talk().open().client(request("/a")).server(answer(b"1")).client(request("/b")).server(answer(b"2")).close()
     up = [packet for packet in talk.packets if packet.data[30:34] == bytes((10, 0, 0, 2))]
@@ -295,6 +329,19 @@ def test_a_reset_in_a_body(tmp_path: Path) -> None:
     (exchange,) = exchanges(read(tmp_path, packets))
     assert "cut off" in exchange.problems[0]
     assert "reset" in exchange.problems[0]
+
+
+def test_an_answer_that_goes_on_behind_a_reset_is_read(tmp_path: Path) -> None:
+    """The client gives up in the middle; what the server had sent by then passes the place of capture after that."""
+    told = answer(BODY[:6000])
+    talk = Talk().open().client(request()).server(told[:3000]).client(flags=RST | ACK).server(told[3000:])
+    for packets in (talk.packets, talk.packets[4:]):  # with the request and without
+        (exchange,) = exchanges(read(tmp_path, packets))
+        assert exchange.response is not None
+        assert exchange.response.body.data == BODY[:6000]
+        assert exchange.complete == (packets is talk.packets)
+    (exchange,) = exchanges(read(tmp_path, talk.packets))
+    assert exchange.problems == ("the answer was still on its way when the connection was reset",)
 
 
 def test_answers_before_their_requests_wait_for_them(tmp_path: Path) -> None:
@@ -344,6 +391,56 @@ def test_an_answer_nobody_asked_for_is_not_given_to_a_later_request(tmp_path: Pa
     ]
 
 
+def test_an_answer_before_the_end_of_the_head_it_answers(tmp_path: Path) -> None:
+    """As 431 is: the rest of the head acknowledges it already."""
+    asked = request("/a", extra=f"Cookie: {'c' * 9000}\r\n")
+    for before in (b"", request("/before")):
+        talk = Talk().open()
+        if before:
+            talk.client(before).server(answer(b"first"))
+        talk.client(asked[:5000]).server(answer(b"big", 431)).client(asked[5000:] + request("/next"))
+        found = exchanges(read(tmp_path, talk.server(answer(b"last")).close().packets))[bool(before) :]
+        assert [(one.request.target, one.complete, one.problems) for one in found] == [
+            ("/a", True, ()),
+            ("/next", True, ()),
+        ]
+        assert [one.response and one.response.status for one in found] == [431, 200]
+
+
+def test_the_next_request_has_an_anchor_of_its_own(tmp_path: Path) -> None:
+    """It begins in the last piece of a head that was answered early, by two answers: the second was not asked for."""
+    asked = request("/a", extra=f"Cookie: {'c' * 2000}\r\n")
+    talk = Talk().open().client(asked[:1460]).server(answer(b"big", 431) + answer(b"unasked"))
+    talk.client(asked[1460:] + request("/next")).server(answer(b"last")).close()
+    found = exchanges(read(tmp_path, talk.packets))
+    assert [(one.request.target, one.response and one.response.body.data) for one in found] == [
+        ("/a", b"big"),
+        ("/next", b"last"),
+        ("", b"unasked"),
+    ]
+
+
+def test_a_first_request_may_be_as_long_as_a_later_one(tmp_path: Path) -> None:
+    long = "/" + "q" * 12_000
+    for targets in ((long,), ("/a", long)):
+        talk = Talk().open()
+        for target in targets:
+            talk.client(request(target)).server(answer(b"x"))
+        found = exchanges(read(tmp_path, talk.close().packets))
+        assert [(one.request.target, one.complete) for one in found] == [(target, True) for target in targets]
+
+
+def test_the_body_of_an_answer_with_an_odd_header_line_is_read(tmp_path: Path) -> None:
+    talk = Talk().open()
+    for line in ("X-A : b\r\n", "no colon\r\n"):
+        talk.client(request()).server(answer(b"told", extra=line))
+    for one in exchanges(read(tmp_path, talk.close().packets)):
+        assert one.complete
+        assert len(one.problems) == 1
+        assert one.response is not None
+        assert one.response.body.data == b"told"
+
+
 def test_pipelining_interim_answers_and_head(tmp_path: Path) -> None:
     asked = request("/a") + request("/head", "HEAD") + request("/c", "POST", b"body")
     told = (
@@ -371,13 +468,18 @@ def test_times_are_those_of_first_and_last_bytes(tmp_path: Path) -> None:
     assert offsets == [3, 3, 4, 3 + -(-len(answer(BODY)) // 1460)]
 
 
-def test_content_codings_are_undone_and_damage_is_told(tmp_path: Path) -> None:
-    packed = gzip.compress(BODY)
-    good = answer(packed, extra="Content-Encoding: gzip\r\n")
+@pytest.mark.parametrize(
+    ("coding", "encode"), [("gzip", gzip.compress), ("br", brotli.compress), ("zstd", zstandard.compress)]
+)
+def test_content_codings_are_undone_and_damage_is_told(
+    tmp_path: Path, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    packed = encode(BODY)
+    good = answer(packed, extra=f"Content-Encoding: {coding}\r\n")
     exchange = whole(read(tmp_path, Talk().open().client(request()).server(good).close().packets))
     assert exchange.response is not None
-    assert exchange.response.body.encoded_size == len(packed)
-    bad = answer(packed[:-9], extra="Content-Encoding: gzip\r\n")
+    assert exchange.response.body == Body.of(BODY, packed)
+    bad = answer(packed[:-9], extra=f"Content-Encoding: {coding}\r\n")
     (exchange,) = exchanges(read(tmp_path, Talk().open().client(request()).server(bad).close().packets))
     assert exchange.response is not None
     assert exchange.response.body.sha256 == hashlib.sha256(packed[:-9]).hexdigest()
@@ -495,7 +597,13 @@ def test_ipv6_with_extension_headers_and_fragments(tmp_path: Path) -> None:
         (276, struct.pack(">HHIHBB8s", 0x0800, 0, 1, 1, 0, 6, bytes(8))),
         (276, struct.pack(">HHIHBB8sHH", 0x8100, 0, 1, 1, 0, 6, bytes(8), 7, 0x0800)),
         (9, b"\xff\x03\x00\x21"),
+        (9, b"\x21"),
+        (9, b"\xff\x03\x21"),
         (1, ethernet(b"", 0x8864) + bytes.fromhex("11000001") + b"\0\0\0\x21"),
+        (1, ethernet(b"", 0x8864) + bytes.fromhex("11000001") + b"\0\0\x21"),
+        (1, ethernet(b"", 0x8847) + bytes.fromhex("0000104000001140")),
+        (1, ethernet(b"", 0x8847, [(0x8100, 7)]) + bytes.fromhex("00001140")),
+        (1, ethernet(b"", 1000) + bytes.fromhex("aaaa030000000800")),
         (1, ethernet(b"", 0x0800, [(0x88A8, 5), (0x8100, 6)])),
     ],
 )
@@ -503,6 +611,94 @@ def test_link_types(tmp_path: Path, link: int, before: bytes) -> None:
     packet = Packet(before + ipv4(tcp(request("/link"), seq=1)))
     (exchange,) = exchanges(read(tmp_path, [packet], link=link))
     assert exchange.request.target == "/link"
+
+
+def in_gre(protocol: int, inside: bytes, optional: bytes = b"", flags: int = 0) -> bytes:
+    return ipv4(struct.pack(">HH", flags, protocol) + optional + inside, "192.0.2.1", "192.0.2.2", protocol=47)
+
+
+def in_vxlan(inside: bytes, network: int = 5, flags: int = 8) -> bytes:
+    datagram = udp(struct.pack(">B3xI", flags, network << 8) + inside, 50_000, 4789)
+    return ipv4(datagram, "192.0.2.1", "192.0.2.2", protocol=17)
+
+
+# How a frame becomes an IP packet around it, and whether its link layer is still inside.
+TUNNELS: dict[str, tuple[Callable[[bytes], bytes], bool]] = {
+    "GRE": (lambda frame: in_gre(0x0800, frame[14:]), False),
+    "GRE with all fields": (lambda frame: in_gre(0x0800, frame[14:], bytes(12), 0xB000), False),
+    "Ethernet in GRE": (lambda frame: in_gre(0x6558, frame), True),
+    "ERSPAN I": (lambda frame: in_gre(0x88BE, frame), True),
+    "ERSPAN II": (lambda frame: in_gre(0x88BE, frame, bytes(4) + b"\x10" + bytes(7), 0x1000), True),
+    "VXLAN": (in_vxlan, True),
+    "VXLAN with a group": (lambda frame: in_vxlan(frame, flags=0x88), True),
+    "VXLAN in GRE in IP": (lambda frame: ipv4(in_gre(0x0800, in_vxlan(frame)), protocol=4), True),
+}
+
+
+@pytest.mark.parametrize("tunnel", TUNNELS)
+def test_tunnels(tmp_path: Path, tunnel: str) -> None:
+    wrap, ethernet_inside = TUNNELS[tunnel]
+    packets = [replace(one, data=ethernet(wrap(one.data))) for one in download().packets]
+    items = read(tmp_path, packets)
+    (exchange,) = exchanges(items)
+    assert exchange.complete
+    assert exchange.response is not None
+    assert exchange.response.body.sha256 == SHA256
+    assert exchange.client == "10.0.0.1:5000"
+    assert exchange.client_mac == ("02:00:00:00:00:01" if ethernet_inside else "")
+    assert counts(items)["packets in tunnels"] >= len(packets)
+    short = exchanges(read(tmp_path, [cut(one, 250) for one in packets]))
+    assert "bytes missing" in short[0].problems[0]
+
+
+def test_networks_of_tunnels_are_kept_apart(tmp_path: Path) -> None:
+    talks = [Talk().open().client(request(f"/{name}")).server(answer(name.encode())).close() for name in "ab"]
+    pairs = zip(*(talk.packets for talk in talks), strict=True)
+    mixed = [
+        replace(one, data=ethernet(in_vxlan(one.data, number))) for pair in pairs for number, one in enumerate(pair)
+    ]
+    found = exchanges(read(tmp_path, mixed))
+    assert {one.request.target: one.response and one.response.body.data for one in found} == {
+        "/a": b"a",
+        "/b": b"b",
+    }
+
+
+# What is not read, and the words that say so.
+UNREAD: list[tuple[bytes, str]] = [
+    (ethernet(in_gre(0x880B, b"x" * 60, bytes(4), 0x2001)), "1 packets of other protocols"),
+    (ethernet(in_gre(0x22EB, b"x" * 60, bytes(4), 0x1000)), "1 packets of other protocols"),
+    (ethernet(in_gre(0x88BE, b"", bytes(4), 0x1000)), "1 packets of other protocols"),
+    (ethernet(b"\0\0\1\x40" + bytes(60), 0x8847), "1 packets that are not IP"),
+    (ethernet(b"\0\0\0\x40" * 40, 0x8847), "1 packets that are not IP"),
+    (ethernet(b"\x42\x42\x03" + bytes(60), 40), "1 packets that are not IP"),
+    (ethernet(ipv4(udp(bytes(60), 50_000, 6081), protocol=17)), "1 packets in Geneve tunnels"),
+]
+
+
+@pytest.mark.parametrize(("frame", "words"), UNREAD)
+def test_a_capture_of_nothing_that_is_read_says_so(tmp_path: Path, frame: bytes, words: str) -> None:
+    items = read(tmp_path, [Packet(frame)])
+    assert isinstance(items[-1], CaptureSummary)
+    assert items[-1].problems == (f"nothing in this capture is read: {words}",)
+    assert items[-1].partial
+    items = read(tmp_path, [Packet(frame), *download().packets])
+    assert isinstance(items[-1], CaptureSummary)
+    assert not items[-1].problems
+
+
+@pytest.mark.parametrize("tunnel", TUNNELS)
+def test_tunnels_in_tunnels_have_an_end_and_so_has_what_is_cut_short(tmp_path: Path, tunnel: str) -> None:
+    wrap = TUNNELS[tunnel][0]
+    frame = ethernet(ipv4(tcp(request())))
+    for _ in range(9):
+        frame = ethernet(wrap(frame))
+    items = read(tmp_path, [Packet(frame)])
+    assert not exchanges(items)
+    assert counts(items)["packets in too many tunnels"] == 1
+    whole = ethernet(wrap(ethernet(ipv4(tcp(request())))))
+    for size in range(len(whole) - len(request())):
+        assert not exchanges(read(tmp_path, [cut(Packet(whole), size), Packet(b"\x08\0" * 40)]))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -216,11 +216,46 @@ class TestMessages:
         assert body == b"plain"
         assert dict(answer.headers) == {b"content-length": b"5"}
 
-    def test_body_recorded_as_it_came(self, tmp_path: Path) -> None:
-        broken = gzip.compress(b"x" * 5000)[:-9]
-        response = got(broken, ("Content-Encoding", "gzip"))
-        ((_, dialogue),) = read_dialogues(written(tmp_path, exchange(response=response)))
-        assert read_messages(dialogue)[0][3] == broken
+    DAMAGED = gzip.compress(b"x" * 5000)[:-9], gzip.compress(b"x")[:-1], b"plain", b"\x1f\x8b"
+
+    @pytest.mark.parametrize("data", DAMAGED, ids=["long", "short", "none", "tiny"])
+    @pytest.mark.parametrize("coding", ["gzip", "br", "gzip, gzip", "UTF-8"])
+    def test_body_recorded_as_it_came(self, tmp_path: Path, coding: str, data: bytes) -> None:
+        path = tmp_path / "out.pcapng"
+        codings = ("Content-Encoding", coding)
+        with PcapWriter.create(path) as writer:
+            assert writer.write(exchange(response=got(data, codings))) == ()
+            chunked = Response(200, "OK", headers=(codings, ("Transfer-Encoding", "chunked")), body=Body.of(data))
+            assert writer.write(exchange(response=chunked)) == ()
+        ((_, dialogue),) = read_dialogues(path)
+        assert [answer for _, _, _, answer in read_messages(dialogue)] == [data] * 2
+        assert dialogue.down.count(f"Content-Encoding: {coding}\r\n".encode()) == 2
+
+    @pytest.mark.parametrize("transfer", ["gzip, chunked", "gzip", "deflate, gzip, chunked"])
+    def test_transfer_codings(self, tmp_path: Path, transfer: str) -> None:
+        plain, coded = b"update " * 1000, gzip.compress(b"update " * 1000)
+        bodies = [Body.of(plain, coded), Body.of(coded), replace(Body.of(plain, b"???"), encoded=None)]
+        for number, body in enumerate(bodies):
+            path = tmp_path / f"{number}.pcapng"
+            response = Response(200, "OK", headers=(("Transfer-Encoding", transfer),), body=body)
+            with PcapWriter.create(path) as writer:
+                notes = writer.write(exchange(response=response))
+            (down,) = (dialogue.down for _, dialogue in read_dialogues(path))
+            head, _, sent = bytes(down).partition(b"\r\n\r\n")
+            if transfer.endswith("chunked"):
+                left, sent = sent, b""
+                while left != b"0\r\n\r\n":
+                    size, _, left = left.partition(b"\r\n")
+                    sent, left = sent + left[: int(size, 16)], left[int(size, 16) + 2 :]
+            if number < 2:  # the coded form is there, or it is one that could not be undone
+                assert (sent, notes) == (coded, ())
+            elif transfer.startswith("gzip"):
+                assert (zlib.decompress(sent, 31), notes) == (plain, (http_wire.BODY_RECODED,))
+            else:
+                assert (sent, notes) == (plain, (http_wire.CODING_UNDONE,))
+                assert head.endswith(b"Transfer-Encoding: chunked")
+                continue
+            assert head.endswith(f"Transfer-Encoding: {transfer}".encode())
 
     @pytest.mark.parametrize("status", [204, 304])
     def test_answers_without_body(self, tmp_path: Path, status: int) -> None:
@@ -283,7 +318,8 @@ class TestMessages:
             (("Content-Length", "7"), ("content-length", "8")),
             (("Content-Length", "-8"),),
             (("Content-Length", "99999999999999999999999999"),),
-            (("Transfer-Encoding", "gzip, chunked"),),
+            (("Transfer-Encoding", "rot13, chunked"),),
+            (("Transfer-Encoding", "rot13"), ("Content-Length", "8")),
             (("Transfer-Encoding", "identity"), ("Content-Length", "8")),
         ],
     )
@@ -318,6 +354,35 @@ class TestIncomplete:
         assert unanswered.up.endswith(b"hello world")
         assert unanswered.flags[-1] == "RA"
         assert read_messages(following)[0][3] == b"next"
+
+    @pytest.mark.parametrize("framing", [("Content-Length", "400"), ("Transfer-Encoding", "chunked")])
+    @pytest.mark.parametrize("expect", [(), (("Expect", "100-continue"),)])
+    def test_answered_request_cut_off(self, tmp_path: Path, framing: tuple[str, str], expect: Headers) -> None:
+        request = Request("PUT", "/log", headers=(("Host", "a"), *expect, framing), body=Body.of(b"only this"))
+        refused = replace(got(b"full", status=507), interim=((100, "Continue", ()),) if expect else ())
+        path = tmp_path / "out.pcapng"
+        with PcapWriter.create(path) as writer:
+            assert pcap_writer.CUT_OFF in writer.write(exchange(request, refused, complete=False))
+            writer.write(exchange(response=got(b"next"), number=1))
+        cut, following = (each for each in read_exchanges(path) if isinstance(each, Exchange))
+        assert (cut.request, cut.response) == (request, refused)
+        assert not cut.complete
+        assert any("cut off" in problem and problem.endswith("(request)") for problem in cut.problems)
+        assert (following.response and following.response.body.data, following.complete) == (b"next", True)
+
+    def test_fault_that_is_not_a_cut(self, tmp_path: Path) -> None:
+        with PcapWriter.create(tmp_path / "out.pcapng") as writer:
+            assert writer.write(exchange(response=got(b"x"), complete=False)) == (pcap_writer.FAULT_LOST,)
+            lonely = exchange(Request("", ""), got(b"x"), complete=False)
+            assert writer.write(lonely) == ()
+
+    def test_answer_to_a_chunked_request_cut_off(self, tmp_path: Path) -> None:
+        request = Request("PUT", "/log", headers=(("Transfer-Encoding", "chunked"),), body=Body.of(b"all of it"))
+        response = Response(200, headers=(("Content-Length", "100"),), body=Body.of(b"only this"))
+        path = written(tmp_path, exchange(request, response, complete=False))
+        (found,) = (each for each in read_exchanges(path) if isinstance(each, Exchange))
+        assert (found.request, found.response, found.complete) == (request, response, False)
+        assert not any(problem.endswith("(request)") for problem in found.problems)
 
     def test_absent_body_is_a_gap(self, tmp_path: Path) -> None:
         body = Body(60_000_000, "00" * 32, 60_000_000)
@@ -490,7 +555,10 @@ def test_what_goes_in_comes_out(
         request = Request(
             "POST", f"/{number}", headers=(("Host", "a"), ("Content-Length", str(len(asked)))), body=Body.of(asked)
         )
-        response = Response(200, "OK", headers=tuple(headers), body=Body.of(answered))
+        body = Body.of(answered)
+        if how in {"gzip", "both"}:
+            body = replace(body, encoded_size=0)  # as an archive has it
+        response = Response(200, "OK", headers=tuple(headers), body=body)
         client, server = (PHONE6, SERVER6) if ipv6 else (PHONE, SERVER)
         exchanges.append(exchange(request, response, number=number, client=client, server=server))
     ((_, dialogue),) = read_dialogues(written(tmp_path_factory.mktemp("pcap"), *exchanges))

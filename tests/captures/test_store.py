@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import gzip
 import sqlite3
 import stat
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import brotli  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from captures.bodies import BodyFiles
 from captures.database_url import Place
 from captures.errors import StoreError
 from captures.exchange import Body, Exchange, Request, Response
@@ -120,6 +124,38 @@ def test_it_is_a_capture_like_any_other(tmp_path: Path) -> None:
         assert isinstance(summary, CaptureSummary)
         assert summary.counts["exchanges"] == 1
         assert len(list(read_exchanges(path))) == 2
+
+
+@pytest.mark.parametrize("hold", [1 << 20, 10])
+def test_what_streamed_by_is_decoded_as_in_other_captures(place: Place, tmp_path: Path, hold: int) -> None:
+    plain = b"update " * 100
+    codings = {"gzip": gzip.compress(plain), "br": brotli.compress(plain)}
+    streamed = {name: replace(Body.of(coded), data=None) for name, coded in codings.items()}
+    damaged = Body.of(codings["gzip"][:-8] + bytes(8))
+    with closing(Store.create(place)) as store:
+        for coded in (*codings.values(), damaged.data or b""):
+            store.bodies.put(Body.of(coded).sha256, coded)
+        cases = [
+            *((name, body, "") for name, body in streamed.items()),
+            ("gzip", damaged, ""),
+            ("gzip", damaged, "answer: body not decoded (gzip): it is damaged"),
+            ("gzip", Body(9, "00" * 32, 9), ""),
+        ]
+        answers = [Response(200, headers=(("Content-Encoding", name),), body=body) for name, body, _ in cases]
+        first = store.add(
+            [replace(an_exchange(case[2]), response=answer) for case, answer in zip(cases, answers, strict=True)]
+        )[0]
+    (tmp_path / "out").mkdir()
+    options = ReadOptions(hold=hold, bodies=BodyFiles(tmp_path / "out"))
+    found = [one for one in read(place, options) if isinstance(one, Exchange) and one.index >= first]
+    bodies = [one.response.body for one in found if one.response]
+    assert bodies == [*(Body.of(plain, coded) for coded in codings.values()), damaged, damaged, Body(9, "00" * 32, 9)]
+    assert [body.data for body in bodies[:2]] == [plain if hold > 10 else None] * 2
+    assert [len(one.problems) for one in found] == [0, 0, 1, 1, 0]
+    assert (tmp_path / "out" / Body.of(plain).sha256).read_bytes() == plain
+    assert [each.problems for each in read(place, options) if isinstance(each, Exchange)][-5:] == [
+        each.problems for each in found
+    ]
 
 
 def test_what_is_no_recording_is_refused_in_one_line(tmp_path: Path) -> None:

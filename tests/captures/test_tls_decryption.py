@@ -4,6 +4,7 @@ import json
 import shutil
 import ssl
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from tests.captures.wire import (
     enhanced,
     interface,
     option,
+    payload_of,
     pcap,
     request,
     section,
@@ -162,6 +164,18 @@ def test_what_was_said_in_tls_stands_in_order_with_the_rest(tmp_path: Path, cert
         False, 2, 2,
     )  # fmt: skip
     assert (summary.counts["TCP connections"], summary.problems) == (3, ())
+
+
+@pytest.mark.parametrize("version", [V.TLSv1_2, V.TLSv1_3], ids=lambda version: version.name)
+def test_segments_out_of_order(tmp_path: Path, certificate: tuple[Path, Path], version: ssl.TLSVersion) -> None:
+    keylog = tmp_path / "keys"
+    packets = tls_talk([(True, request("/a")), (False, answer(b"x" * 3000))], certificate, keylog, version=version)
+    full = [i for i, packet in enumerate(packets) if len(payload_of(packet)) == 1460]
+    for place in full[-2:]:  # the first two segments of the answer, and the second with the third
+        one, two = packets[place : place + 2]
+        swapped = [replace(two, time=one.time), replace(one, time=two.time)]
+        path = written(tmp_path, pcap(packets[:place] + swapped + packets[place + 2 :]))
+        assert told(path, ReadOptions(keylog=keylog)) == [("/a", b"", b"x" * 3000)]
 
 
 @pytest.fixture

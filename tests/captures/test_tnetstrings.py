@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mitmproxy.io import tnetstring
 
 from captures import tnetstrings
-from captures.tnetstrings import read_records
+from captures.tnetstrings import flow_id, read_records
 from dissectors.errors import DissectError, LimitExceeded
 
 VALUES = st.recursive(
@@ -27,10 +27,19 @@ def test_what_mitmproxy_writes_passes(values: list[dict[str, object]]) -> None:
     assert not any(record.refused for record in records)
 
 
+@given(st.dictionaries(st.text(max_size=3) | st.just("id"), VALUES | st.just("id"), max_size=6), st.text())
+def test_the_id_of_a_flow(values: dict[str, object], name: str) -> None:
+    (record,) = read_records(io.BytesIO(tnetstring.dumps({**values, "id": name})))
+    assert flow_id(record) == name.encode()
+    (record,) = read_records(io.BytesIO(tnetstring.dumps({key: each for key, each in values.items() if key != "id"})))
+    assert flow_id(record) is None
+
+
 @given(st.binary(max_size=60), st.sampled_from([b"", b"3:0:~}", b"5:"]))
 def test_anything_is_read_or_refused(data: bytes, before: bytes) -> None:
     try:
         for record in read_records(io.BytesIO(before + data)):
+            flow_id(record)
             if not record.refused:
                 try:
                     tnetstring.loads(record.data)

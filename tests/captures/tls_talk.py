@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,8 +39,13 @@ def tls_talk(
     version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
     ciphers: str = "ALL:@SECLEVEL=0",
     talk: Talk | None = None,
+    before: Iterable[tuple[bool, bytes]] = (),
+    ending: Callable[[Talk], Talk] = Talk.close,
 ) -> list[Packet]:
-    """The packets of a connection in which client (True) and server say these messages; secrets go to `keylog`."""
+    """The packets of a connection in which client (True) and server say these messages; secrets go to `keylog`.
+
+    An empty message is a close_notify. What is said `before` is not encrypted; `ending` is how the connection ends.
+    """
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_mode = ssl.CERT_NONE
@@ -57,6 +63,8 @@ def tls_talk(
     client = client_context.wrap_bio(wires[False], up)
     server = server_context.wrap_bio(wires[True], down, server_side=True)
     talk = (talk or Talk()).open()
+    for asking, data in before:
+        (talk.client if asking else talk.server)(data)
 
     def carry() -> None:
         for asking, out in ((True, up), (False, down)):
@@ -74,6 +82,11 @@ def tls_talk(
                 pass
             carry()
     for asking, data in messages:
-        (client if asking else server).write(data)
+        speaker = client if asking else server
+        if data:
+            speaker.write(data)
+        else:
+            with suppress(ssl.SSLError):  # it would wait for what the other end says
+                speaker.unwrap()
         carry()
-    return talk.close().packets
+    return ending(talk).packets

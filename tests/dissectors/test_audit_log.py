@@ -85,6 +85,26 @@ def test_the_user_is_shown_only_when_asked_for() -> None:
     assert AuditRow("").to_json()["user_id"] is None
 
 
+@pytest.mark.parametrize(
+    ("title", "text", "hidden"),
+    [
+        ("User Name", "Amy Bright", True),
+        ("Last User", "amy", True),
+        ("E-Mail", "amy", True),
+        ("SIP URI", "amy", True),
+        ("Whatever", "sip:amy@contoso.com", True),
+        ("Whatever", "contoso\\amy", True),
+        ("User Agent", "OCPhone/1.0.522.73", False),
+        ("Last Update Status", "0x0;200", False),
+        ("Response Modules", "CPE.nbt;1.0.522.103", False),
+    ],
+)
+def test_users_in_undocumented_columns_are_shown_only_when_asked_for(title: str, text: str, hidden: bool) -> None:
+    row = AuditRow("", extra=((title, text),))
+    assert row.to_json()["extra"] == [[title, "<redacted>" if hidden else text]]
+    assert row.to_json(secrets=True)["extra"] == [[title, text]]
+
+
 def test_semicolons_between_columns_and_within_modules_are_told_apart() -> None:
     unquoted = log(ROW).replace(",", ";")
     assert read(unquoted) == [ROW]

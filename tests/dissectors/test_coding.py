@@ -101,12 +101,12 @@ def test_members_and_codings_are_limited() -> None:
         BodyDecoder(["gzip"] * (coding.MAX_CODINGS + 1))
 
 
-@pytest.mark.parametrize("name", ["br", "zstd", "compress"])
-def test_other_codings_are_named_as_unsupported(name: str) -> None:
-    with pytest.raises(Unsupported, match=name):
-        decode_body(b"", [name])
-    with pytest.raises(Unsupported, match=name):
-        encode_body(b"", [name])
+def test_other_codings_are_named_as_unsupported() -> None:
+    with pytest.raises(Unsupported, match="compress"):
+        decode_body(b"", ["compress"])
+    for name in ("br", "zstd", "compress"):
+        with pytest.raises(Unsupported, match=name):
+            encode_body(b"", [name])
 
 
 def test_the_header_value_is_a_list_without_case() -> None:

@@ -10,7 +10,7 @@ from dissectors.lines import MAX_LINE, Line, sniff_encoding, text_lines
 
 @given(
     st.lists(st.text(st.characters(blacklist_characters="\r\n\0", blacklist_categories=["Cs"])), min_size=1),
-    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
     st.sampled_from(["\n", "\r\n"]),
     st.integers(1, 9),
 )
@@ -25,7 +25,7 @@ def test_lines_come_back_whatever_the_encoding_and_the_chunks(
 
 
 def test_offsets_point_at_the_line() -> None:
-    for encoding in ("utf-8-sig", "utf-16-le", "utf-16-be"):
+    for encoding in ("utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
         data = "time of day\nsecond line\nthird, not ended".encode(encoding)
         for line in text_lines([data]):
             name, _ = sniff_encoding(data)
@@ -52,7 +52,7 @@ def test_an_endless_line_is_refused() -> None:
     assert [len(line.text) for line in text_lines([b"x" * MAX_LINE + b"\n"])] == [MAX_LINE]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
 @pytest.mark.parametrize("size", [1000, 65536, 1 << 20])
 def test_a_line_too_long_is_refused_although_it_ends_wherever_chunks_end(encoding: str, size: int) -> None:
     data = ("short\n" + "x" * MAX_LINE + "y\nrest\n").encode(encoding)

@@ -67,6 +67,12 @@ def test_the_health_check_is_answered_here_and_nothing_else(kind: str, tmp_path:
         assert [request.target for request in server.received] == [HEALTH + "?", HEALTH]
 
 
+def test_before_an_https_server_too_only_tcp_is_listened_for(tmp_path: Path) -> None:
+    with running("upshim", "https://127.0.0.1:1", tmp_path) as proxy, socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", proxy.port))
+        assert proxy.log.count(b"listening on") == 1
+
+
 def test_metrics_and_health_on_their_own_listener(tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text(OFFER_NEXT)

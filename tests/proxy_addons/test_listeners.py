@@ -180,6 +180,25 @@ def test_one_that_cannot_start_leaves_the_old_one_alone(tmp_path: Path) -> None:
         assert old.stop() == 0
 
 
+def test_one_that_would_desert_a_port_of_phones_does_not_take_over(tmp_path: Path) -> None:
+    with serving(update_server) as server, ExitStack() as stack:
+        port = free_port()
+        words = [*proxy_at(port, server.url, tmp_path), "--admin", f"127.0.0.1:{free_port()}"]
+        old = stack.enter_context(started(words))
+        old.wait_until_listening()
+        other = [*proxy_at(free_port(), server.url, tmp_path), "--hand-over"]
+        new = stack.enter_context(started(other))
+        assert new.process.wait(HANDS_OVER_WITHIN) == 2
+        new._reader.join(HANDS_OVER_WITHIN)
+        assert f"listens for phones on 127.0.0.1:{port}, which no --listen names".encode() in new.log
+        with Load(port) as load:
+            load.wait_for(4)
+        assert load.failures == []
+        without_admin = stack.enter_context(started([*proxy_at(port, server.url, tmp_path), "--hand-over"]))
+        without_admin.wait_until_listening()
+        assert old.process.wait(HANDS_OVER_WITHIN) == 0
+
+
 def test_the_port_of_a_running_upshim_is_not_shared_by_accident(tmp_path: Path) -> None:
     with serving(update_server) as server, ExitStack() as stack:
         words = proxy_at(free_port(), server.url, tmp_path)
@@ -202,7 +221,7 @@ def offering(state: Path, use: Callable[[], object], replaced: Callable[[], None
 
     async def run() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            offer = Offer(state, lambda: [listener.fileno()], replaced)
+            offer = Offer(state, lambda: ([], [listener.fileno()]), replaced)
             said.append(str(address_of(listener)))
             await asyncio.to_thread(use)
             for _ in range(100):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy_addons.kill_switch import KillSwitch
 from tests.bodies import CHECK_TARGET, INTERIM, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
 from tests.proxies import Proxy, running
 from tests.servers import Server, message, serving
@@ -79,6 +80,24 @@ def test_the_kill_switch_by_command(tmp_path: Path, capsys: pytest.CaptureFixtur
             assert not reported_zero(server, proxy)  # what was stopped stays so
             assert main(["rules", "start", "--kill-switch", str(switch)]) == 0
             assert reported_zero(server, proxy)
+
+
+def test_a_kill_switch_that_could_not_be_pulled_is_refused(tmp_path: Path) -> None:
+    switch = KillSwitch()
+    for wrong in (tmp_path / "no" / "stop", tmp_path, Path("/dev/null/stop")):
+        with pytest.raises(OSError, match=r"."):
+            switch.watch(wrong)
+    assert switch.file is None
+
+
+def test_a_file_that_holds_something_is_not_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    switch = KillSwitch()
+    file = tmp_path / "rules.toml"
+    file.write_text("# rules")
+    switch.watch(file)
+    assert f"switched off: {file} exists" in caplog.text, "it says so at the start"
+    assert switch.start() == f"{file} exists"
+    assert file.read_text() == "# rules"
 
 
 def test_the_kill_switch_by_file_and_by_signal(tmp_path: Path) -> None:

@@ -10,19 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import brotli  # type: ignore[import-untyped]
 import pytest
+import zstandard
 from scapy.layers.dns import DNS, DNSQR
 
 from captures.errors import StoreError
 from captures.exchange import Body, Exchange, Request, Response
 from captures.facts import login_facts
+from captures.flow_file import FlowFileWriter
 from captures.har_writer import HarWriter
 from captures.pcap_writer import PcapWriter
 from captures.read_options import ReadOptions
 from captures.redaction import for_export
 from captures.sources import read_exchanges
 from captures.store_writer import StoreWriter
-from captures.targets import create_writer
+from captures.targets import create_writer, kind_of
 from dissectors import ntlm
 from tests.captures.har_schema import check_archive
 from tests.captures.test_pcap_writer import exchange, got
@@ -87,6 +90,90 @@ def test_what_is_not_kept_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines() == [
         f"1 exchange written to {tmp_path / 'out.har'}; not kept as they were: streamed bodies absent: 1"
     ]
+
+
+CODED = gzip.compress(b"update " * 100)
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Path:
+    """A capture of bodies in codings that can be undone, and others that only say so."""
+    talk = Talk().open()
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(CODED), CODED)
+    for coding, body in (
+        ("gzip", CODED),
+        ("gzip", CODED[:-8] + bytes(8)),
+        ("gzip", b"no gzip at all"),
+        ("gzip", b"\x1f\x8b"),
+        ("br", brotli.compress(b"update " * 100)),
+        ("br", CODED),
+        ("zstd", zstandard.compress(b"update " * 100)),
+        ("gzip, gzip", gzip.compress(CODED)),
+        ("UTF-8", b"text"),
+    ):
+        talk.client(request()).server(answer(body, extra=f"Content-Encoding: {coding}\r\n"))
+    for body in (chunks, chunks.replace(CODED, bytes(len(CODED)))):
+        talk.client(request()).server(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n" + body)
+    return written(tmp_path, pcap(talk.close().packets))
+
+
+@pytest.mark.parametrize("middle", FORMATS)
+def test_codings_survive_whether_they_can_be_undone_or_not(
+    tmp_path: Path, coded: Path, capsys: pytest.CaptureFixture[str], middle: str
+) -> None:
+    assert convert(coded, tmp_path / "middle", "--to", middle, "--json") == 0
+    assert convert(tmp_path / "middle", tmp_path / "last.pcap", "--json") == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert json.loads(line)["not_kept"].keys() <= {"client MAC addresses"}
+    assert seen(tmp_path / "middle") == seen(tmp_path / "last.pcap") == seen(coded)
+    assert len(seen(coded)) == 11
+    sizes = [one.response and one.response.body.size for one in read_exchanges(coded) if isinstance(one, Exchange)]
+    assert sizes == [700, len(CODED), 14, 2, 700, len(CODED), 700, 700, 4, 700, len(CODED)]
+    told = [
+        [bool(one.problems) for one in read_exchanges(path) if isinstance(one, Exchange)]
+        for path in (coded, tmp_path / "middle", tmp_path / "last.pcap")
+    ]
+    assert told[0] == told[1] == told[2]
+
+
+ABSENT, UNKNOWN = Body(9, "", 9), Body(0, "", 0)
+CHUNKED = (("Transfer-Encoding", "chunked"),)
+
+
+def streamed(path: Path) -> Path:
+    """A flow file whose first two answers were streamed: their bodies have no hash, the second not even a size."""
+    with FlowFileWriter.create(path) as writer:
+        writer.write(exchange(response=Response(200, headers=(("Content-Length", "9"),), body=ABSENT)))
+        writer.write(exchange(response=Response(200, headers=CHUNKED, body=UNKNOWN), number=1))
+        writer.write(exchange(response=got(b"after it"), number=2))
+    return path
+
+
+@pytest.mark.parametrize("middle", FORMATS)
+def test_what_follows_a_body_without_a_hash_is_read(tmp_path: Path, middle: str) -> None:
+    assert convert(streamed(tmp_path / "in.mitm"), tmp_path / "middle", "--to", middle) == 0
+    for last in FORMATS:
+        assert convert(tmp_path / "middle", tmp_path / last, "--to", last) == 0
+        found = [item for item in read_exchanges(tmp_path / last) if isinstance(item, Exchange)]
+        assert [one.response and one.response.status for one in found] == [200] * 3
+        assert found[2].response
+        assert (found[2].response.body.data, found[2].complete) == (b"after it", True)
+        if "pcap" not in {middle, last}:  # which knows bytes, not what becomes of them
+            assert [one.response and one.response.body for one in found[:2]] == [ABSENT, UNKNOWN]
+        assert not any("not read as HTTP" in problem for one in found for problem in one.problems)
+
+
+@pytest.mark.parametrize("name", ["in.mitm", "in.har"])
+def test_a_hash_is_no_way_to_other_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_bytes(b"of somebody else")
+    told = Response(200, headers=(("Content-Length", "16"),), body=Body(16, str(tmp_path / "secret"), 16, "../secret"))
+    with create_writer(str(kind_of(Path(name))), tmp_path / name) as writer:
+        writer.write(exchange(response=told))
+    for last in FORMATS:
+        assert convert(tmp_path / name, tmp_path / last, "--to", last) == 0
+        (found,) = (item for item in read_exchanges(tmp_path / last) if isinstance(item, Exchange))
+        assert found.response
+        assert not found.response.body.data
 
 
 def test_damaged_input(tmp_path: Path, capture: Path) -> None:

@@ -11,25 +11,34 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from captures.journal_file import JOURNAL
 from captures.recording import Recording
 from dissectors.cabinet import Cabinet, Compression, NewFolder, NewMember
 from dissectors.cabinet.build import build_set
+from dissectors.certificates.tlv import Tag, encode
 from dissectors.firmware import BinImage
-from dissectors.ntlm import Negotiate
+from dissectors.ntlm import Authenticate, Flags, Negotiate
 from tests.bodies import answer_body, check_body
 from tests.captures.test_journal import a_decision
 from tests.captures.test_journal_file import add
 from tests.conftest import require_tool
 from tests.dissectors.cabinet.making import self_extractor
+from tests.dissectors.certificates.building import Plan, integer, oid, sequence, tagged
+from tests.dissectors.certificates.building import der as certificate_der
 from tests.dissectors.firmware.building import BASE, rom_image
 from tools.cli import main
+from tools.decode.inputs import Content
 
 Decode = Callable[..., tuple[int, list[dict[str, Any]]]]
 TOKEN = Negotiate.parse(b"NTLMSSP\0\1\0\0\0\7\x82\x08\xa2" + bytes(16)).to_bytes()
@@ -67,6 +76,10 @@ def put(path: Path, data: bytes) -> Path:
     return path
 
 
+def pem(label: str, octets: bytes) -> bytes:
+    return f"-----BEGIN {label}-----\n".encode() + base64.encodebytes(octets) + f"-----END {label}-----\n".encode()
+
+
 def cabinet(*members: tuple[str, bytes]) -> bytes:
     return Cabinet.build([NewFolder([NewMember(name, data) for name, data in members])])
 
@@ -94,6 +107,62 @@ def test_kind_is_told_by_content(decode: Decode, tmp_path: Path, kind: str, data
     code, [record] = decode(put(tmp_path / "misleading.dat", data))
     assert (record["kind"], record["size"]) == (kind, len(data))
     assert code == bool(record["problems"])
+
+
+@pytest.mark.parametrize("digits", ["010c4d532d55432d436c69656e7", "000673657276", "0600zz"])
+def test_digits_are_not_taken_for_binary(decode: Decode, tmp_path: Path, digits: str) -> None:
+    code, [record] = decode(put(tmp_path / "x", digits.encode()))
+    assert (code, record["kind"]) == (1, "unknown")
+    assert not any("certificates" in problem for problem in record["problems"])
+
+
+LETTERS = {
+    "windows-1251": "Телефон в переговорной комнате " * 12,
+    "koi8-r": "Телефон в переговорной комнате " * 12,
+    "iso-8859-5": "Телефон в переговорной комнате " * 12,
+    "shift_jis": "会議室の電話機" * 20,
+    "euc-jp": "会議室の電話機" * 20,
+    "utf-32": "Telefon",
+    "utf-32-le": "Telefon",
+    "utf-32-be": "Телефон",
+    "utf-16": "会議室の電話機",
+}
+
+
+@pytest.mark.parametrize("encoding", LETTERS)
+def test_text_in_any_code_page_is_text(decode: Decode, tmp_path: Path, encoding: str) -> None:
+    letters = f"<Name>{LETTERS[encoding]}</Name></"
+    body = check_body().decode().replace("utf-8", encoding).replace("</", letters, 1).encode(encoding)
+    assert decode(put(tmp_path / "x", body))[1][0]["kind"] == "update-check"
+    lines = f"2009-05-01 10:00:00 10.1.1.1 GET 200\r\n# {LETTERS[encoding][:30]}\r\n" * 9
+    log = (IIS.decode() + lines).encode(encoding)
+    [record] = decode(put(tmp_path / "x", log))[1]
+    assert (record["kind"], record["entries"]) == ("iis-log", 9)
+
+
+def test_one_control_character_in_a_log_is_no_reason_to_refuse_it(decode: Decode, tmp_path: Path) -> None:
+    lines = b"2009-05-01 10:00:00 10.1.1.1 GE\x1bT 200\r\n" + b"2009-05-01 10:00:00 10.1.1.1 GET 200\r\n" * 9
+    [record] = decode(put(tmp_path / "x", IIS + lines))[1]
+    assert (record["kind"], record["entries"]) == ("iis-log", 10)
+
+
+def test_binary_files_are_no_text(decode: Decode, tmp_path: Path) -> None:
+    # Padding of flash memory, with something printable behind it.
+    for data in (b"\xff" * (1 << 16), b"\xff" * 4096 + b"B000FF" * 200, os.urandom(1000)):
+        assert not Content.of("x", data, ("", "")).is_text
+    words = sequence(encode(Tag(0, 12), b"words " * 300))
+    assert decode(put(tmp_path / "x", words))[1][0]["kind"] == "der"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_log_without_entries_is_one(decode: Decode, tmp_path: Path, encoding: str) -> None:
+    header = AUDIT.decode().splitlines()[0]
+    for text in (header, f"\n{header}\r\n\r\n", f"sep=,\n{header}\n"):
+        code, [record] = decode(put(tmp_path / "x", text.encode(encoding)))
+        assert (code, record["kind"], record["row_count"], record["rows"]) == (0, "audit-log", 0, [])
+    code, [record] = decode(put(tmp_path / "x", IIS.decode().encode(encoding)))
+    assert (code, record["kind"], record["entries"]) == (0, "iis-log", 0)
+    assert decode(put(tmp_path / "x", "\r\n \r\n".encode(encoding)))[1][0]["kind"] == "unknown"
 
 
 def test_unknown_file_says_so(decode: Decode, tmp_path: Path) -> None:
@@ -145,13 +214,52 @@ def test_users_are_shown_only_when_asked(capsys: pytest.CaptureFixture[str], tmp
     iis = (
         IIS.replace(b"cs-method", b"cs-method cs-username") + b"2009-05-01 10:00:00 10.1.1.1 GET A\\secretuser 200\r\n"
     )
-    named = {"sip.txt": SIP, "audit.log": AUDIT, "iis.log": iis}
+    audit = AUDIT.replace(b"User Id", b"User Id,User Name").replace(b"\\secretuser", b"\\secretuser,Old Secretuser")
+    xml = b"<Foo><Version>1.0.0.0</Version><UserId>secretuser@contoso.com</UserId><User>secretuser</User></Foo>"
+    token = Authenticate(Flags.NEGOTIATE_UNICODE, "CONTOSO", "secretuser").to_bytes()
+    text = base64.b64encode(token)
+    sip = SIP.replace(b"\r\n\r\n", b'\r\nAuthorization: NTLM gssapi-data="' + text + b'"\r\n\r\n')
+    named = {"sip.txt": sip, "audit.log": audit, "iis.log": iis, "x.xml": xml, "token": token, "token.txt": text}
     paths = [str(put(tmp_path / name, data)) for name, data in named.items()]
     for form in ([], ["--json"]):
         main(["decode", *form, *paths])
-        assert "secretuser" not in capsys.readouterr().out
+        assert "secretuser" not in capsys.readouterr().out.lower()
         main(["decode", "--secrets", *form, *paths])
-        assert capsys.readouterr().out.count("secretuser") >= len(paths)
+        assert capsys.readouterr().out.count("secretuser") >= len(paths) + 1  # SIP has it twice
+
+
+def test_a_private_key_is_told_and_never_shown(decode: Decode, tmp_path: Path) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    secret = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    whole = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    for words in ((), ("--secrets",)):
+        code, [record] = decode(put(tmp_path / "key.der", whole), *words)
+        assert (code, record["kind"], record["algorithm"]) == (0, "private-key", "Ed25519")
+        assert secret[:4].hex() not in json.dumps(record)
+    # What is left of one is unknown, and its first bytes are most of the secret.
+    for cut in (whole[:-1], base64.b64encode(whole[:-4]), base64.b64encode(whole[:-4]).decode().encode("utf-16")):
+        code, [record] = decode(put(tmp_path / "key.der", cut))
+        assert (code, record["kind"], record["head"]) == (1, "unknown", None)
+
+
+def test_people_are_told_of_a_key_beside_a_certificate(
+    decode: Decode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pool.contoso.com")])
+    start = datetime(2010, 1, 1, tzinfo=UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 7, start, start + timedelta(9999))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    path = put(tmp_path / "both.pem", made.public_bytes(Encoding.PEM) + text)
+    [record] = decode(path)[1]
+    assert (record["kind"], len(record["private_keys"])) == ("certificate", 1)
+    assert not any("key at" in problem for problem in record["problems"])
+    main(["decode", str(path)])
+    assert "key_format: SEC 1" in capsys.readouterr().out
 
 
 def test_people_get_a_log_as_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -170,6 +278,11 @@ def test_people_get_nodes_as_a_tree(capsys: pytest.CaptureFixture[str], tmp_path
     assert "     7     NULL, 0 bytes" in shown
 
 
+def test_people_get_every_tree_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["decode", str(put(tmp_path / "x", pem("PUBLIC KEY", sequence(integer(5))) * 2))])
+    assert capsys.readouterr().out.count("INTEGER, 1 bytes 05") == 2
+
+
 def test_cabinet_behind_other_bytes_is_found(decode: Decode, tmp_path: Path) -> None:
     code, [record] = decode(put(tmp_path / "x", b"\xee" * 100 + cabinet(("a.txt", b"one"))))
     assert (code, record["kind"], record["offset"]) == (1, "cab", 100)
@@ -179,6 +292,31 @@ def test_damaged_cabinet_is_a_problem_with_its_place(decode: Decode, tmp_path: P
     code, [record] = decode(put(tmp_path / "x.cab", cabinet(("a.txt", b"one"))[:40]))
     assert (code, record["kind"]) == (1, "cab")
     assert "offset" in record["problems"][0]
+
+
+def test_size_and_digests_are_the_file_s(decode: Decode, tmp_path: Path) -> None:
+    inner = cabinet(("a.txt", b"one"))
+    root = certificate_der(Plan("Contoso Root", "Contoso Root", ca=True))
+    enveloped = sequence(oid("1.2.840.113549.1.7.3"), tagged(0, sequence(integer(0))))
+    names = ["p1.cab", "p2.cab"]
+    parts = build_set(NewFolder([NewMember("big.bin", os.urandom(50_000))]), 40_000, names)
+    own: dict[str, tuple[bytes, dict[str, Any]]] = {
+        "root.pem": (pem("CERTIFICATE", root), {"der_size": len(root), "der_sha1": hashlib.sha1(root).hexdigest()}),
+        "root.der": (root, {"der_size": len(root), "der_sha256": hashlib.sha256(root).hexdigest()}),
+        "enveloped.pem": (pem("PKCS7", enveloped), {"der_size": len(enveloped)}),
+        "inside.bin": (b"\xee" * 100 + inner, {"cabinet_size": len(inner), "offset": 100}),
+        "image.bin": (BinImage.build(0, 8, [(0, b"abcdefgh")], 1), {"kind": "firmware"}),
+        "p1.cab": (parts[0], {"joined_in": None}),
+        "p2.cab": (parts[1], {"joined_in": "p1.cab"}),
+    }
+    _code, records = decode(*(put(tmp_path / name, data) for name, (data, _told) in own.items()))
+    assert len(records) == len(own)
+    for record in records:
+        data, told = own[Path(record["file"]).name]
+        assert (record["size"], record["sha1"]) == (len(data), hashlib.sha1(data).hexdigest())
+        assert record["sha256"] == hashlib.sha256(data).hexdigest()
+        found = record | {"joined_in": record.get("joined_in") and Path(record["joined_in"]).name}
+        assert {name: found[name] for name in told} == told
 
 
 def test_set_given_together_is_joined(decode: Decode, tmp_path: Path) -> None:

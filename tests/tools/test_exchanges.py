@@ -62,6 +62,18 @@ def test_for_programs(recording: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "c2VjcmV0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["a.mitm", "a.har"])
+def test_bodies_that_a_file_holds_are_extracted(recording: Path, tmp_path: Path, name: str) -> None:
+    assert main(["convert", str(recording), str(tmp_path / name)]) == 0
+    assert main(["exchanges", str(tmp_path / name), "--extract", str(tmp_path / "out")]) == 0
+    (kept,) = (tmp_path / "out").iterdir()
+    assert (kept.name, kept.read_bytes()) == (Body.of(check_body()).sha256, check_body())
+    kept.unlink()
+    (tmp_path / "out").rmdir()
+    (tmp_path / "out").touch()
+    assert main(["exchanges", str(tmp_path / name), "--extract", str(tmp_path / "out")]) == 2
+
+
 def test_bodies_are_extracted(recording: Path, tmp_path: Path) -> None:
     assert main(["exchanges", str(recording), "--extract", str(tmp_path / "out")]) == 0
     (file,) = (tmp_path / "out").iterdir()

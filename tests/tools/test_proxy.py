@@ -30,19 +30,24 @@ QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
         (["--mode", "transparent", "--via", UPSTREAM], "--via needs --upstream"),
         (["--upstream", UPSTREAM, "--via", "socks://x"], "--via: expected http://HOST"),
         (["--upstream", "ftp://x"], "expected http://HOST"),
-        (["--upstream", "http://"], "expected an upstream such as"),
-        (["--upstream", "http://a:b@x"], "expected an upstream such as"),
-        (["--upstream", "http://x:99999"], "expected an upstream such as"),
+        (["--upstream", "http://"], "expected a server such as"),
+        (["--upstream", "http://a:b@x"], "expected a server such as"),
+        (["--upstream", "http://x:99999"], "expected a server such as"),
         (["--upstream", UPSTREAM, "--listen", "here"], "--listen: expected HOST:PORT"),
         (["--upstream", UPSTREAM, "--listen", "127.0.0.1:70000"], "--listen: expected HOST:PORT"),
         (["--upstream", UPSTREAM, "--rules", "/nowhere/rules.toml"], "/nowhere/rules.toml: No such file or directory"),
         (["--upstream", UPSTREAM, "--profile", "/nowhere/p.toml"], "/nowhere/p.toml: No such file or directory"),
         (["--upstream", UPSTREAM, "--record", "/dev/null/rec"], "/dev/null/rec: cannot record here"),
-        (["--upstream", UPSTREAM, "--pcap", "/tmp/x"], "upshim_pcap needs upshim_record"),
-        (["--upstream", UPSTREAM, "--listen", "192.0.2.1:8080"], "192.0.2.1"),
+        (["--upstream", UPSTREAM, "--pcap", "/tmp/x"], "--pcap needs --record"),
+        (["--upstream", "http://127.0.0.1:8080"], "expected the server, found what --listen names"),
+        (["--upstream", "http://localhost", "--listen", "0.0.0.0:80"], "expected the server, found what --listen"),
+        (["--upstream", UPSTREAM, "--listen", "192.0.2.1:8080"], "cannot listen on 192.0.2.1:8080: "),
         ([*QUIETLY, "--admin", "0.0.0.0:0"], "0.0.0.0 can be reached from outside: the admin listener needs a token"),
         ([*QUIETLY, "--admin", "[::]:0"], ":: can be reached from outside: the admin listener needs a token"),
         ([*QUIETLY, "--admin", "127.0.0.1:0", "--admin-token", "/nowhere/t"], "/nowhere/t: No such file or directory"),
+        (["--upstream", UPSTREAM, "--drain", "-1"], "--drain: expected 0 or more, found -1"),
+        (["--upstream", UPSTREAM, "--keep-days", "-5"], "--keep-days: expected 0 or more"),
+        (["--upstream", UPSTREAM, "--health", "foo"], "--health: expected a path such as /healthz, found 'foo'"),
         (["--upstream", UPSTREAM, "--colour"], "unrecognized arguments: --colour"),
     ],
 )
@@ -56,15 +61,18 @@ def test_what_cannot_work_is_one_line_and_exit_2(words: list[str], complaint: st
 
 
 def test_a_port_in_use_and_bad_files(tmp_path: Path) -> None:
-    rules, profile = tmp_path / "rules.toml", tmp_path / "profile.toml"
+    rules, profile, binary = tmp_path / "rules.toml", tmp_path / "profile.toml", tmp_path / "binary.toml"
+    binary.write_bytes(b"a\xff")
     rules.write_text(REPORT_ZERO.replace("< 1", "below 1"))
     profile.write_text("[aliases]\nnonsense = 3\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for words, complaint in (
-            (["--listen", f"127.0.0.1:{port}"], "address already in use"),
+            (["--listen", f"127.0.0.1:{port}"], f"cannot listen on 127.0.0.1:{port}: Address already in use"),
             (["--rules", str(rules)], f"{rules}: line 15: when.version: expected a constraint"),
             (["--profile", str(profile)], f"{profile}: "),
+            (["--profile", str(binary)], f"{binary}: at offset 1: expected text in UTF-8, found the byte 0xff"),
+            (["--listen", "127.0.0.1:0", "--admin", f"127.0.0.1:{port}"], "admin listener: cannot listen on 127.0.0.1"),
         ):
             command = [sys.executable, "-m", "tools", "proxy", "--upstream", UPSTREAM, "--state", str(tmp_path / "s")]
             ended = subprocess.run(

@@ -92,14 +92,24 @@ def test_the_kill_switch_by_its_file(file: Path, tmp_path: Path, capsys: pytest.
     assert main(["rules", "start", "--json", "--kill-switch", str(stop)]) == 0
     assert json.loads(capsys.readouterr().out) == {"kind": "switch", "stopped": None}
     assert explained(capsys, file, *STUCK, "--kill-switch", str(stop))[0] == 0
+    assert main(["rules", "stop", "--kill-switch", str(stop)]) == 0
+    assert "a proxy with this --kill-switch" in capsys.readouterr().out, "whether there is one is not known"
+    assert main(["rules", "start", "--kill-switch", str(stop)]) == 0
+    assert not stop.exists()
+    before = file.read_bytes()
+    assert main(["rules", "start", "--kill-switch", str(file)]) == 2  # by mistake
+    assert file.read_bytes() == before
+    assert "expected the empty file" in capsys.readouterr().err
     assert main(["rules", "start", "--kill-switch", str(tmp_path)]) == 2  # a folder is not removed
+    assert main(["rules", "stop", "--kill-switch", str(tmp_path)]) == 2
+    assert "expected a file, found a folder" in capsys.readouterr().err.splitlines()[-1]
     assert main(["rules", "stop", "--kill-switch", str(tmp_path / "no" / "file")]) == 2
     assert main(["rules", "stop"]) == 2
     assert main(["rules", "stop", "--admin", "127.0.0.1"]) == 2
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert main(["rules", "stop", "--admin", f"127.0.0.1:{port}"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 5
+    assert len(capsys.readouterr().err.splitlines()) == 4
 
 
 def test_files_that_are_not_there(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

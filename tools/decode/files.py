@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dissectors.certificates import Catalog
 
 SHOWN_HEAD = 32
+_OWN = ("size", "sha1", "sha256")  # of what is in a file, where it has them
 # What other verbs read.
 _HINTS = (
     ((b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x0a\x0d\x0d\x0a", b"snoop\0\0\0"), "a packet capture"),
@@ -26,24 +27,34 @@ _HINTS = (
 
 def decode_file(content: Content, settings: Settings, depth: int = 0, below: str = "") -> Decoded:
     """Say what a file is and what is in it; what is wrong is in the record's `problems`."""
-    sha1, sha256 = content.digests
-    about = {"file": content.name, "size": content.size, "sha1": sha1, "sha256": sha256}
     try:
         found = _cabinet(content, settings, depth, below)
     except DissectError as error:
         found = Decoded({"kind": "cab", "problems": [str(error)]})
     if found is None:
         found = Decoded(_program(content, _other(content, settings)))
-    found.record = {"kind": found.record["kind"]} | about | found.record
+    found.record = file_record(content, found.record)
     found.record["problems"] = list(found.record.get("problems", []))
     if found.record["kind"] == "firmware" and settings.extract is not None and not depth:
         from tools.decode.firmware import extract_firmware
 
         extract_firmware(content, found.record, settings, below)
-    found.files.insert(0, (content.name, _file_digests(content, sha1, sha256)))
+    found.files.insert(0, (content.name, FileDigests.of(content.file, *content.digests)))
     if found.record["kind"] == "ctl" and (catalog := _catalog(content)) is not None:
         found.catalogs.insert(0, (content.name, catalog))
     return found
+
+
+def file_record(content: Content, record: dict[str, Any]) -> dict[str, Any]:
+    """A record with name, size and digests of the file that it is about.
+
+    What is in a file has a size and digests of its own: a certificate's (in PEM, other than the file's) are `der_size`,
+    `der_sha1` and `der_sha256`, a cabinet's size is `cabinet_size`.
+    """
+    sha1, sha256 = content.digests
+    about = {"kind": record["kind"], "file": content.name, "size": content.size, "sha1": sha1, "sha256": sha256}
+    prefix = {"cab": "cabinet_", "firmware": ""}.get(record["kind"], "der_")
+    return about | {(prefix if name in _OWN else "") + name: value for name, value in record.items()}
 
 
 def _cabinet(content: Content, settings: Settings, depth: int, below: str) -> Decoded | None:
@@ -115,13 +126,18 @@ def _unknown(content: Content, failure: str | None) -> dict[str, Any]:
     return {
         "kind": "unknown",
         "entropy": round(content.firmware.entropy, 3),
-        "head": content.head[:SHOWN_HEAD].hex(),
+        "head": None if _may_be_key(content.head) else content.head[:SHOWN_HEAD].hex(),
         "problems": problems or ["nothing in this file is recognised"],
     }
 
 
-def _file_digests(content: Content, sha1: str, sha256: str) -> FileDigests:
-    return FileDigests.of(content.file, sha1, sha256)
+def _may_be_key(head: bytes) -> bool:
+    """Whether the head begins as a private key does, in base64 too: of a short one it would hold too much."""
+    if head[:1] != b"0" and not head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").startswith(b"M"):
+        return False
+    from dissectors.certificates import may_be_key
+
+    return may_be_key(head)
 
 
 def _catalog(content: Content) -> Catalog | None:

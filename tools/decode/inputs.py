@@ -29,7 +29,10 @@ HEAD = 1 << 16
 STEP = 1 << 18
 STDIN = "-"
 MAX_FILES = 100_000
-_PRINTABLE = re.compile(r"[^\x00-\x08\x0e-\x1f\x7f]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_ASCII = re.compile(r"[\t\r\n -~]+")
+_BEGINNING = 16  # characters of which none of a text is a control character
+_PER_CONTROL = 256  # characters for each that there may be later, such as what somebody sent and a server logged
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Content:
 
     @cached_property
     def is_text(self) -> bool:
-        """Whether the head is text of UTF-8, UTF-16 or an 8-bit code page, without control characters."""
+        """Whether the head is text of UTF-8, UTF-16, UTF-32 or an 8-bit code page, but for a few control characters."""
         return _is_text(self.head)
 
     @cached_property
@@ -101,10 +104,16 @@ class Content:
 
 def _is_text(head: bytes) -> bool:
     encoding, mark = sniff_encoding(head[:64])
-    text = head[mark : mark + (len(head) - mark) // 2 * 2].decode(encoding, "replace")
-    if encoding == "utf-8" and text.count("\ufffd") > max(len(text) // 20, 1):
+    unit = len("\0".encode(encoding))
+    text = head[mark : mark + (len(head) - mark) // unit * unit].decode(encoding, "replace").rstrip("\0")
+    if not text.strip() or "\0" in text or _CONTROL.search(text[:_BEGINNING]):
         return False
-    return bool(text.strip()) and _PRINTABLE.fullmatch(text.rstrip("\0")) is not None
+    if len(_CONTROL.findall(text)) * _PER_CONTROL > len(text):
+        return False
+    if encoding == "utf-8" and text.count("\ufffd") > max(len(text) // 20, 1):
+        # A code page; padding with FF and the like has nothing of ASCII.
+        return len(_ASCII.sub("", text)) * 4 <= len(text) * 3
+    return True
 
 
 def expand(words: Sequence[str], unreadable: Callable[[OSError], None]) -> Iterator[tuple[str, Path | None]]:

@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Any
 
 from dissectors.errors import DissectError
-from dissectors.lines import sniff_encoding
+from dissectors.lines import sniff_encoding, text_lines
+from dissectors.redaction import REDACTED
 from tools.decode.inputs import Content
 from tools.decode.settings import Settings
 
@@ -68,7 +69,7 @@ def read_audit_log(content: Content, settings: Settings) -> Record | None:
         first = next(rows, None)
     except DissectError:
         return None
-    if first is None:
+    if first is None and not any(audit_log.is_header(line.text) for line in text_lines([content.head])):
         return None
     counts: dict[str, int] = {}
     shown: list[Record] = []
@@ -92,6 +93,8 @@ def read_certificates(content: Content, settings: Settings) -> Record | None:
     plain = content.head[:4096].replace(b"\0", b"")
     if plain[:1] not in {b"0", b"P"} and b"-----BEGIN " not in plain and not _BASE64_SEQUENCE.match(plain):
         return None
+    if plain[:1] == b"0" and content.is_text and b"-----BEGIN " not in plain:
+        return None  # digits: no SEQUENCE is without control characters
     from dissectors.certificates import looks_like_armour
 
     if not looks_like_armour(content.head):
@@ -127,7 +130,7 @@ def read_token(content: Content, settings: Settings) -> Record | None:
         if content.head.startswith(b"NTLMSSP\0"):
             raise
         return None
-    return {"kind": "ntlm", **_fact(token.to_json(secrets=settings.secrets)), "problems": []}
+    return {"kind": "ntlm", **_login(token.to_json(secrets=settings.secrets), settings), "problems": []}
 
 
 def _token_in_text(content: Content, settings: Settings) -> Record | None:
@@ -141,7 +144,7 @@ def _token_in_text(content: Content, settings: Settings) -> Record | None:
         if ":" in text[:40]:
             raise
         return None
-    return {"kind": "ntlm", **_fact(token.to_json(secrets=settings.secrets)), "problems": []}
+    return {"kind": "ntlm", **_login(token.to_json(secrets=settings.secrets), settings), "problems": []}
 
 
 def read_xml(content: Content, settings: Settings) -> Record | None:
@@ -182,7 +185,10 @@ def read_xml(content: Content, settings: Settings) -> Record | None:
         "root": body.elements[0].tag if body.elements else None,
         "elements": len(body.elements),
         "encoding": body.encoding,
-        "known_names": {name: list(values) for name, values in described.values.items()},
+        "known_names": {
+            name: [REDACTED] if name == "user" and not settings.secrets else list(values)
+            for name, values in described.values.items()
+        },
         "problems": list(body.problems),
     }
 
@@ -200,7 +206,9 @@ def read_sip(content: Content, settings: Settings) -> Record | None:
     problems = [f"message {number}: {text}" for number, one in enumerate(messages, 1) for text in one["problems"]]
     return {
         "kind": "sip",
-        "messages": [_fact(message) for message in messages],
+        "messages": [
+            _fact(message) | {"ntlm": [_login(token, settings) for token in message["ntlm"]]} for message in messages
+        ],
         "more": sum(1 for _ in found),
         "problems": problems[:MAX_PROBLEMS],
     }
@@ -292,6 +300,12 @@ def _watched(content: Content, settings: Settings) -> Any:
         settings.budget.check_time(0)
         settings.progress(len(chunk))
         yield chunk
+
+
+def _login(token: Record, settings: Settings) -> Record:
+    """An NTLM message; who logs in is a fact of an exchange, and of a file only where users are asked for."""
+    shown = _fact(token)
+    return shown | {"user": REDACTED} if shown.get("user") and not settings.secrets else shown
 
 
 def _fact(record: Record) -> Record:

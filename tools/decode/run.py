@@ -13,8 +13,8 @@ from typing import Any
 from dissectors.cabinet import Cabinet, safe_member_name
 from dissectors.errors import DissectError
 from tools.decode.cabinets import MAGIC, catalog_record, decode_cabinet
-from tools.decode.files import decode_file
-from tools.decode.inputs import Content, expand, open_content
+from tools.decode.files import decode_file, file_record
+from tools.decode.inputs import expand, open_content
 from tools.decode.packages import folder_packages
 from tools.decode.sets import Volume, group, is_volume
 from tools.decode.settings import MAX_DEPTH, MAX_ROWS, Decoded, Settings
@@ -150,12 +150,13 @@ class _Work:
         except DissectError as error:
             problems.append(f"not joined: {error}")
         whole = decode_cabinet(cabinet, first.name, self._settings, 0, decode_file, self._below(first.name))
-        whole.record = _about(first) | whole.record | {"files": [content.name for content, _cabinet in volumes]}
+        whole.record = file_record(first, whole.record) | {"files": [content.name for content, _cabinet in volumes]}
         whole.record["problems"] += problems
         yield whole
         for content, one in volumes[1:]:
-            record = _about(content) | {"set_id": one.header.set_id, "set_index": one.header.set_index}
-            yield Decoded(record | {"joined_in": first.name, "problems": list(one.problems)})
+            record = {"kind": "cab", "set_id": one.header.set_id, "set_index": one.header.set_index}
+            record |= {"joined_in": first.name, "problems": list(one.problems)}
+            yield Decoded(file_record(content, record))
         for content, _cabinet in volumes:
             content.file.close()
 
@@ -176,8 +177,3 @@ class _Work:
                 record = catalog_record(name, catalog, others)
                 if record["lists"] or ":" not in name:
                     yield Decoded({"kind": "catalog-proof", **record, "problems": []})
-
-
-def _about(content: Content) -> dict[str, Any]:
-    sha1, sha256 = content.digests
-    return {"kind": "cab", "file": content.name, "size": content.size, "sha1": sha1, "sha256": sha256}

@@ -44,7 +44,16 @@ _LOGS = {
         "user": ("user_id",),
     },
 }
-_CERTIFICATE = ("subject", "issuer", "not_before", "not_after", "signature_algorithm", "sha1")
+_CERTIFICATE = (
+    "subject",
+    "issuer",
+    "not_before",
+    "not_after",
+    "signature_algorithm",
+    "sha1",
+    "der_sha1",
+    "private_keys",
+)
 
 
 class Printer:
@@ -63,7 +72,8 @@ class Printer:
         elif record["kind"] in _LOGS:
             self._log(record)
         elif record["kind"] == "der":
-            self._nodes(record)
+            for one in record.get("items", (record,)):
+                self._nodes(one)
         else:
             shown = {name: value for name, value in record.items() if name not in _ABOUT}
             self._lines(outline(_shortened(shown)))
@@ -194,6 +204,6 @@ def _shortened(value: Any, name: str = "") -> Any:
         return [*short, f"and {len(value) - MAX_LISTED} more"] if len(value) > MAX_LISTED else short
     if isinstance(value, dict):
         if "public_key" in value or ("subject" in value and "not_after" in value):
-            return {key: value[key] for key in _CERTIFICATE if key in value}
+            return {key: _shortened(value[key], key) for key in _CERTIFICATE if key in value}
         return {key: _shortened(one, key) for key, one in value.items()}
     return value

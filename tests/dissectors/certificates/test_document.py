@@ -57,6 +57,28 @@ def test_what_has_no_name_is_shown_as_it_is_built() -> None:
     assert shown["nodes"][2]["value"] == "aa" * 32
 
 
+def indefinite(encoded: bytes) -> bytes:
+    """The same node with an indefinite length."""
+    node = tlv.parse_one(encoded)
+    return encoded[:1] + b"\x80" + node.value + b"\0\0"
+
+
+def test_only_what_must_be_der_is_wrong_in_ber() -> None:
+    root = der(Plan("Contoso Root", "Contoso Root", ca=True))
+    whole = signed_data("1.2.840.113549.1.7.1", None, [root])
+    for data in (whole, indefinite(whole), indefinite(sequence(integer(1)))):
+        document = dissect(data)
+        assert (document.ber, document.problems) == (data is not whole, ())
+    for data, kind, offset in (
+        (indefinite(root), "certificate", 0),
+        (indefinite(whole) + indefinite(root), "pki", None),
+    ):
+        document = dissect(data)
+        assert (document.kind, document.ber) == (kind, True)
+        at = len(indefinite(whole)) if offset is None else offset
+        assert f"BER, not DER: indefinite length at offset {at}" in document.problems
+
+
 def test_a_mixture_lists_its_items() -> None:
     root = der(Plan("Contoso Root", "Contoso Root", ca=True))
     document = dissect(root + signed_data("1.2.840.113549.1.7.1", None, [root]))

@@ -4,18 +4,23 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dissectors import DissectError
 from dissectors.certificates import Certificate, dissect, tlv
 from dissectors.certificates.meaning import by_cryptography, by_tlv
-from dissectors.certificates.x509 import Name, read_certificate
+from dissectors.certificates.names import Name
+from dissectors.certificates.x509 import read_certificate
 from tests.dissectors.certificates.building import (
     YEAR_2010,
     YEAR_2020,
     Plan,
     certificate,
     der,
+    key,
     leaf,
     oid,
     sequence,
@@ -23,6 +28,7 @@ from tests.dissectors.certificates.building import (
 )
 
 SERVER = Plan("pool01.contoso.com", "Contoso Root", dns_names=("pool01.contoso.com", "ucupdates-r2.contoso.com"))
+NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "phone1")])
 ROOT = Plan("Contoso Root", "Contoso Root", ca=True, hash=hashes.SHA256())
 
 
@@ -51,6 +57,27 @@ def test_a_root_is_self_issued_and_an_authority() -> None:
     assert found.signature_hash == "sha256"
 
 
+# Not a lone blank: that library escapes it twice.
+TEXT = st.text(
+    st.characters(min_codepoint=1, max_codepoint=0x2FF) | st.sampled_from(' #,+"\\<>;=\0'), min_size=1, max_size=12
+).filter(lambda text: text != " ")
+
+
+@given(st.lists(st.tuples(st.sampled_from([NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME]), TEXT), max_size=4))
+def test_a_name_is_written_as_another_library_writes_it(pairs: list[tuple[x509.ObjectIdentifier, str]]) -> None:
+    name = x509.Name([x509.NameAttribute(kind, value) for kind, value in pairs])
+    assert str(Name.read(tlv.parse_one(name.public_bytes()))) == name.rfc4514_string()
+
+
+def test_pairs_of_one_part_are_joined_by_a_plus() -> None:
+    kinds = {NameOID.SERIAL_NUMBER: "07823", NameOID.COMMON_NAME: "phone+1"}
+    phone = x509.RelativeDistinguishedName([x509.NameAttribute(kind, value) for kind, value in kinds.items()])
+    country = x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COUNTRY_NAME, "US")])
+    name = Name.read(tlv.parse_one(x509.Name([country, phone]).public_bytes()))
+    assert str(name) == "CN=phone\\+1+serialNumber=07823,C=US"
+    assert name.parts == (("C", "US"), ("serialNumber", "07823"), ("CN", "phone+1"))
+
+
 def both_meanings(found: Certificate) -> None:
     """What the library says and what the tree says are the same."""
     theirs, refusal = by_cryptography(found.der)
@@ -58,7 +85,7 @@ def both_meanings(found: Certificate) -> None:
     key = _key_node(found.der)
     problems: list[str] = []
     ours = by_tlv(key, found.extensions, problems)
-    # Sizes of other keys than RSA, and names of directories, are told by the library alone.
+    # Sizes of other keys than RSA are told by the library alone.
     if theirs.key_type != "RSA":
         assert ours.key_type == theirs.key_type
     else:
@@ -79,6 +106,33 @@ def _key_node(octets: bytes) -> tlv.Node:
 @pytest.mark.parametrize("plan", [SERVER, ROOT, Plan("ec", "Contoso Root", curve=True)])
 def test_library_and_tree_agree_on_what_a_certificate_means(plan: Plan) -> None:
     both_meanings(certificate(plan))
+
+
+def test_every_kind_of_alternative_name_is_told() -> None:
+    upn = leaf(tlv.UTF8_STRING, b"phone1@contoso.com")
+    names = [
+        x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), upn),
+        x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), sequence()),
+        x509.OtherName(x509.ObjectIdentifier("1.2.3.4"), upn),
+        x509.DirectoryName(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a+b")])),
+        x509.RegisteredID(x509.ObjectIdentifier("1.2.3.5")),
+        x509.RFC822Name("a@contoso.com"),
+    ]
+    made = (
+        x509.CertificateBuilder(NAME, NAME, key("names").public_key(), 7, YEAR_2010, YEAR_2020)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key("names"), hashes.SHA256())
+    )
+    found = read_certificate(tlv.parse_one(made.public_bytes(serialization.Encoding.DER)))
+    assert found.to_json()["other_names"] == [
+        "upn:phone1@contoso.com",
+        "other:1.3.6.1.4.1.311.20.2.3",
+        "other:1.2.3.4",
+        "directory:CN=a\\+b",
+        "oid:1.2.3.5",
+        "email:a@contoso.com",
+    ]
+    both_meanings(found)
 
 
 def test_library_and_tree_agree_on_the_corpus(corpus: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Literal
 
 import pytest
@@ -221,3 +222,132 @@ def test_a_wrapped_command_line_is_read_whole_or_not_at_all(at: int) -> None:
         assert [one.data for one in read_paste(wrapped).options] == [VENDOR, SIP]
     with pytest.raises(DissectError, match="values, not 6"):
         read_paste(line[: line.index(subs[3])])
+
+
+def bytewise(data: bytes) -> str:
+    return ",".join(f"0x{octet:02x}" for octet in data)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "addresses"),
+    [
+        ("Option 42: 10.1.1.1", 42, "10.1.1.1"),
+        ("Option 42 (NTP servers): 192.168.100.200", 42, "192.168.100.200"),
+        ("option 6 = 10.20.30.40", 6, "10.20.30.40"),
+        ("Option 3: 10.0.0.1, 10.0.0.2", 3, "10.0.0.1 10.0.0.2"),
+        ("dhcp-option=42,10.1.1.1,10.1.1.2", 42, "10.1.1.1 10.1.1.2"),
+        ("Set-DhcpServerv4OptionValue -OptionId 42 -Value 10.1.1.1 -ScopeId 10.1.2.0", 42, "10.1.1.1"),
+        ("Option 120: 10.0.0.1", 120, "10.0.0.1"),
+    ],
+)
+def test_addresses_are_decimal(text: str, code: int, addresses: str) -> None:
+    (option,) = read_paste(text).options
+    octets = bytes(int(part) for part in addresses.replace(" ", ".").split("."))
+    assert (option.code, option.data) == (code, octets)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "See option 120, 10.0.0.5 answers; set on 2010-03-01",
+        "see option 120, 10.0.0.5",
+        "option 120: 2010-03-01",
+        "Option 120:\n10.0.0.1",
+        "option 43 = 1.0.522.73",
+        "option 51: 864000",
+        "option 43: meeting at 10:05",
+        "Set-DhcpServerv4OptionValue -OptionId 51 -Value 86400 -ScopeId 10.1.2.0",
+        "option 12: added",
+    ],
+)
+def test_dates_versions_and_numbers_are_no_octets(text: str) -> None:
+    with pytest.raises(DissectError):
+        read_paste(text)
+
+
+@pytest.mark.parametrize("behind", [" -Force", " -ScopeId 10.1.2.0", " -ComputerName dc01", ""])
+@pytest.mark.parametrize("form", ["{}", "([byte[]]({}))", "@({})", '"{}"'])
+def test_powershell_s_value_is_what_stands_behind_value(form: str, behind: str) -> None:
+    text = f"Set-DhcpServerv4OptionValue -OptionId 120 -Value {form.format(bytewise(SIP))}{behind}"
+    assert read_paste(text).options == (decode(120, SIP),)
+    text = f"Set-DhcpServerv4OptionValue -ScopeId 10.1.2.0 -OptionId 120 -Value {form.format(bytewise(SIP))}{behind}"
+    assert read_paste(text).options == (decode(120, SIP),)
+
+
+def test_powershell_s_vendor_class_makes_sub_options() -> None:
+    lines = [
+        f"Set-DhcpServerv4OptionValue -VendorClass MSUCClient -OptionId {sub.code} -Value {bytewise(sub.data)}"
+        for sub in VendorOptions.parse(VENDOR).sub_options
+    ]
+    assert [(one.code, one.data, one.problems) for one in read_paste("\n".join(lines)).options] == [(43, VENDOR, ())]
+
+
+@pytest.mark.parametrize("prefix", ["", "0x"])
+@pytest.mark.parametrize("between", ["\n", "\n\n"])
+@pytest.mark.parametrize("word", ["", "Option 43: ", "option 43 = "])
+def test_values_on_lines_of_their_own_are_not_one(prefix: str, between: str, word: str) -> None:
+    text = f"{word}{prefix}{VENDOR.hex()}{between}{prefix}{SIP.hex()}"
+    assert {(one.code, one.data, one.problems) for one in read_paste(text).options} == {
+        (43, VENDOR, ()),
+        (120, SIP, ()),
+    }
+
+
+@given(st.integers(20, 90), st.booleans(), st.sampled_from(["", "0x"]))
+def test_wrapped_values_that_follow_one_another_are_told_apart(width: int, turned: bool, prefix: str) -> None:
+    lines: list[str] = []
+    for data in (SIP, VENDOR) if turned else (VENDOR, SIP):
+        digits = prefix + data.hex()
+        lines += (digits[at : at + width] for at in range(0, len(digits), width))
+    for word in ("", "my option 120:\n" if turned else "Option 43: "):
+        assert {(one.code, one.data) for one in read_paste(word + "\n".join(lines)).options} == {
+            (43, VENDOR),
+            (120, SIP),
+        }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"option-data":[{{"code":43,"data":"{VENDOR.hex()}"}},{{"code":120,"data":"0x{SIP.hex()}"}}]}}',
+        f'{{"option-data":[{{"code":120,"data":"0x{SIP.hex()}"}},{{"code":43,"data":"{VENDOR.hex()}"}}]}}',
+        f"43 = {bytewise(VENDOR)}\n120 = {bytewise(SIP)}",
+        f"The value for option 43 is 0x{VENDOR.hex()} and for 120 it is 0x{SIP.hex()} as you see.",
+        f"The value for option 43 is {VENDOR.hex()} and for option 120 it is {SIP.hex()} as you see.",
+        f"option 43 hex {VENDOR.hex()} # phones\n option 120 hex {SIP.hex()} ! phones",
+    ],
+)
+def test_no_option_of_a_line_is_lost(text: str) -> None:
+    assert {(one.code, one.data) for one in read_paste(text).options} == {(43, VENDOR), (120, SIP)}
+
+
+def test_an_option_that_cannot_be_read_is_said() -> None:
+    whole = f"Option 120: {SIP.hex()}"
+    odd = f"{VENDOR.hex()[:80]}Z{VENDOR.hex()[80:]}"
+    for other in (f"option 43 = {odd}", f"option 43 may be {odd}", "option 43: 86400", "Option 43 (name): contoso.com"):
+        paste = read_paste(f"{whole}\n{other}")
+        assert [(one.code, one.data) for one in paste.options] == [(120, SIP)]
+        assert paste.skipped == ("line 2: option 43: neither octets nor addresses",)
+    assert read_paste(f"option sip code 120 = string;\n{whole}").skipped == ()
+
+
+def test_words_that_follow_a_whole_value_do_not_damage_it() -> None:
+    assert read_paste(f"Option 120: {SIP.hex()}\nDeadbeef!").options == (decode(120, SIP),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "option 43: " + "00:" * 80000 + "z",
+        "option 43 " + "aa:" * 80000 + "zz",
+        "option 43 " + "00 " * 80000 + "z",
+        "code 1=0," * 28000,
+        "1.1.1.1," * 30000 + "z",
+        ("\n".join(["0001" * 16] * 32) + "\nx\n") * 60,
+    ],
+)
+def test_hostile_text_does_not_take_long(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(DissectError):
+        read_paste(text)
+    assert time.process_time() - began < 15

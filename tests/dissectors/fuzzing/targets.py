@@ -10,6 +10,9 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
+import brotli  # type: ignore[import-untyped]
+import zstandard
+
 from dissectors import (
     DissectError,
     audit_log,
@@ -195,8 +198,8 @@ def parts(data: bytes) -> None:
 
 
 def coded(data: bytes) -> None:
-    """gzip and deflate, one within the other."""
-    for codings in (("gzip",), ("deflate",), ("deflate", "gzip")):
+    """The codings, one of them within another."""
+    for codings in (("gzip",), ("deflate",), ("deflate", "gzip"), ("br",), ("zstd",)):
         with suppress(DissectError):
             assert len(coding.decode_body(data, codings, OUTPUT)) <= OUTPUT
     coding.parse_codings(text_of(data))
@@ -334,9 +337,14 @@ TARGETS: dict[str, Target] = {
     "HTTP/1": Target(("http1",), http, HTTP, (b"\r\n", b": ", b"Content-Length: ", b"chunked", b"HTTP/1.1 ", b"0\r\n")),
     "byte ranges": Target(("byteranges",), parts, (MULTIPART,), (b"--THIS", b"\r\n", b"Content-Range: bytes ")),
     "content codings": Target(
-        ("coding",),
+        ("coding", "brotli_zstd"),
         coded,
-        (coding.encode_body(TEXT, ["gzip"]), coding.encode_body(bytes(1 << 22), ["deflate", "gzip"])),
+        (
+            coding.encode_body(TEXT, ["gzip"]),
+            coding.encode_body(bytes(1 << 22), ["deflate", "gzip"]),
+            brotli.compress(TEXT + bytes(1 << 22)),
+            zstandard.compress(TEXT + bytes(1 << 22)),
+        ),
     ),
     "lines": Target(
         ("lines",), lines, (AUDIT, "Zeile\r\nzwei".encode("utf-16"), b"a\n" + bytes(300)), (b"\0\0\0\0", b"\n")

@@ -53,11 +53,11 @@ def test_harmless_deviations_are_notes(block: bytes, note: str) -> None:
     [
         b"Content-Length : 5\r\n",
         b" Host: x\r\n",
-        b"no colon\r\n",
         b"A\x00: b\r\n",
+        b"Content-Length 5\r\n",
+        b"\xc3\x9cTransfer-Encoding: chunked\r\n",
         b"A: b\x00\r\n",
         b"A: b\rc\r\n",
-        b": empty\r\n",
         b"A: b\r\n Transfer-Encoding: chunked\r\n",
         b"Content-Length:\r\n 5\r\n",
         b"A: b\r\n" * (MAX_LINES + 1),
@@ -69,6 +69,26 @@ def test_what_makes_the_length_doubtful_is_a_fault(lines: bytes) -> None:
         parse_response_head(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n"),
     ):
         assert any(fault.startswith("malformed: ") for fault in parsed.faults)
+
+
+@pytest.mark.parametrize(
+    ("line", "note", "kept"),
+    [
+        (b"X-A \t: b", "white space before the colon of header X-A", (("X-A", "b"),)),
+        (b"no colon", "left out: header line 'no colon' without a colon", ()),
+        (b": empty", "left out: '' is no header name", ()),
+        (b"X-\xc3\xa4: b", "left out: 'X-Ã¤' is no header name", ()),
+    ],
+)
+def test_lines_that_are_no_fields_hide_headers_in_requests_only(
+    line: bytes, note: str, kept: tuple[tuple[str, str], ...]
+) -> None:
+    fields = b"Content-Length: 5\r\n" + line + b"\r\nB: c\r\n\r\n"
+    assert parse_request_head(b"POST / HTTP/1.1\r\n" + fields).faults[0].startswith("malformed: ")
+    answer = parse_response_head(b"HTTP/1.1 200 OK\r\n" + fields)
+    assert not answer.faults
+    assert answer.notes == (note,)
+    assert answer.headers == (("Content-Length", "5"), *kept, ("B", "c"))
 
 
 def test_mixed_line_ends_hide_headers_in_requests_and_come_from_programs_in_answers() -> None:

@@ -145,6 +145,22 @@ def test_other_protocols_are_passed_over() -> None:
         assert read("response", data).lines[:1] == [f"skipped {len(data)}"]
 
 
+@pytest.mark.parametrize("size", [1, 500, 100_000])
+def test_a_long_first_line_is_one_wherever_it_stands(size: int) -> None:
+    target = "/" + "q" * 20_000
+    one = f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+    for before in (b"", b"GET /a HTTP/1.1\r\n\r\n"):
+        stream = before + one
+        script = read("request", *(stream[start : start + size] for start in range(0, len(stream), size)))
+        assert script.lines[-2:] == [f"GET {target} 1.1", "done"]
+        assert script.positions[-1] == len(before)
+
+
+def test_long_text_that_only_begins_like_a_first_line_is_none() -> None:
+    script = read("request", b"WORD ", *[b"x" * 500] * 40)
+    assert all(line.startswith("skipped") for line in script.lines)
+
+
 def test_a_head_without_end_is_given_up() -> None:
     script = Script("request")
     script.reader.feed(b"GET / HTTP/1.1\r\n")

@@ -153,6 +153,20 @@ def test_what_has_no_fields_is_refused(text: str) -> None:
         read(text)
 
 
+ENTRY = "2011-02-03 04:05:06 192.0.2.1 GET / - 80 - 192.0.2.7 - 200 0\n"
+
+
+@pytest.mark.parametrize("before", ["\n \n", "\t\n", ENTRY, "04:05:06 192.0.2.1 GET\n", ENTRY * 200])
+def test_a_log_may_begin_with_blank_lines_or_entries(before: str) -> None:
+    assert looks_like_iis_log((before + HEAD + ENTRY).encode())
+    assert len(read(before + HEAD + ENTRY)) == 1
+
+
+@pytest.mark.parametrize("before", ["The log has these lines:\n", "2011 was\n"])
+def test_words_about_a_log_are_none(before: str) -> None:
+    assert not looks_like_iis_log((before + HEAD + ENTRY).encode())
+
+
 def test_limits() -> None:
     with pytest.raises(LimitExceeded, match="fields"):
         read("#Fields: " + "a " * (MAX_FIELDS + 1) + "\n")
