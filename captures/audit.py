@@ -48,8 +48,12 @@ class Audit:
         }
 
 
+class NoJournal(CaptureError):
+    """A folder without a journal."""
+
+
 def entries_of(store: Store) -> Iterator[Entry | Fault]:
-    """The entries of a recording's journal. Raises `CaptureError` where there is none to be read."""
+    """The entries of a recording's journal. Raises `NoJournal`, or `CaptureError` where it cannot be read."""
     if store.shared:
         yield from verify(store.journal_lines())
         return
@@ -57,6 +61,8 @@ def entries_of(store: Store) -> Iterator[Entry | Fault]:
     try:
         with path.open("rb") as lines:
             yield from verify(lines)
+    except FileNotFoundError as error:
+        raise NoJournal(path, error) from error
     except OSError as error:
         raise CaptureError(path, error) from error
 
@@ -64,7 +70,8 @@ def entries_of(store: Store) -> Iterator[Entry | Fault]:
 def audit(entries: Iterable[Entry | Fault], store: Store, noted: str | None = None) -> Audit:
     """Check a journal against its store; `noted` is a head written down earlier, which must be in the chain.
 
-    A journal that was cut together with the store is found by a noted head only. Raises `StoreError`.
+    A journal that was cut together with the store is found by a noted head only. Raises `StoreError`, and `NoJournal`
+    where nothing tells that there should be one.
     """
     # The store first: what is committed while the journal is read has its entry behind what we looked for. Of each
     # exchange a digest is kept: recordings grow for months.
@@ -75,7 +82,7 @@ def audit(entries: Iterable[Entry | Fault], store: Store, noted: str | None = No
     gone = store.expired_through()
     absent: set[int] = set()
     forgotten: set[int] = set()
-    for entry in entries:
+    for entry in _unless_gone(entries, found, expected=bool(held or noted)):
         if isinstance(entry, Fault):
             found.faults.append(entry)
             continue
@@ -106,6 +113,16 @@ def audit(entries: Iterable[Entry | Fault], store: Store, noted: str | None = No
     if noted is not None and noted not in heads:
         found.problems.append(f"the noted head {noted} is not in the chain: it was cut or written anew")
     return found
+
+
+def _unless_gone(entries: Iterable[Entry | Fault], found: Audit, *, expected: bool) -> Iterator[Entry | Fault]:
+    """The entries; that a journal which should be there is not is a problem, and no error."""
+    try:
+        yield from entries
+    except NoJournal:
+        if not expected:
+            raise
+        found.problems.append(f"there is no {JOURNAL}")
 
 
 def _digest(entry: Entry) -> bytes:

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -37,13 +38,28 @@ class Locks:
             )
 
 
+def has_log(database: Path) -> bool:
+    """Whether something is committed that is not folded into the database yet, or somebody is at work there."""
+    log, index = (database.with_name(f"{database.name}-{name}") for name in ("wal", "shm"))
+    return log.exists() and (log.stat().st_size > 0 or index.exists())
+
+
+def is_out_of_reach(database: Path) -> bool:
+    """Whether nothing may be written beside the database: another's folder, a read-only file system."""
+    return not os.access(database.parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def sqlite_engine(database: Path, *, writes: bool, within: float = 10) -> sa.Engine:
     """The database of a folder; waits up to `within` seconds for other writers."""
+    url = sa.URL.create("sqlite", database=str(database))
+    if not writes and is_out_of_reach(database) and not has_log(database):
+        # SQLite makes files beside a database of this kind even to read it, unless it is told that nobody writes. A log
+        # that is there belongs to the recording: that SQLite can read, if its -shm is there too.
+        query = {"mode": "ro", "immutable": "1", "uri": "true"}
+        url = sa.URL.create("sqlite", database=f"file:{quote(str(database))}", query=query)
     # A writer takes the lock when it begins: the next index it reads is then its own. The driver would begin too late.
     # Who only reads says so by an execution option, and nobody waits for it.
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(database)), connect_args={"timeout": within, "isolation_level": None}
-    )
+    engine = sa.create_engine(url, connect_args={"timeout": within, "isolation_level": None})
 
     def prepare(connection: Any, _record: object) -> None:
         if writes:

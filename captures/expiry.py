@@ -15,6 +15,7 @@ from captures.schema import BODY_USES, EXCHANGES, FACTS, STATE
 LAST_EXCHANGE = "last exchange"
 EXPIRED_THROUGH = "expired through"
 FOLDED = "folded"
+BODIES_SINCE = "bodies since"  # the first exchange from which on all bodies were kept; 0 where they are not
 
 
 _NUMBER = sa.select(STATE.c.number).where(STATE.c.name == sa.bindparam("name"))

@@ -9,5 +9,8 @@ BODIES = "bodies"
 
 
 def is_recording(path: Path) -> bool:
-    """True for a folder that holds a recording, or its database itself."""
+    """True for a folder that holds a recording, or its database itself.
+
+    Raises `OSError` where the folder may not be looked into.
+    """
     return (path / DATABASE).is_file() or path.name == DATABASE

@@ -48,6 +48,11 @@ class FolderSink:
             # Its phones may have been offered what must not be offered again.
             self.store.close()
             raise StoreError(folder, f"its journal tells of exchanges and {DATABASE} holds none: move one aside")
+        try:
+            self.store.will_keep_bodies(setting == "full")
+        except sa.exc.SQLAlchemyError as error:
+            self.store.close()
+            raise StoreError(folder, f"cannot record here: {reason(error)}") from error
         self._setting = setting
         self._projection = projection
         self._lose = lose

@@ -91,18 +91,22 @@ def reader_of(path: Place) -> Reader:
         return cast(Reader, importlib.import_module("captures.store_reader"))
     head = first_bytes(path)
     for source in SOURCES:
-        if source.sniff(head, path):
+        try:
+            is_it = source.sniff(head, path)
+        except OSError as error:  # a folder that may not be looked into
+            raise CaptureError(path, error) from error
+        if is_it:
             return cast(Reader, importlib.import_module(source.module))
     kinds = ", ".join(source.name for source in SOURCES)
-    found = repr(head[:8]) if head else "an empty file" if path.is_file() else "a directory"
+    found = repr(head[:8]) if head else "a directory" if path.is_dir() else "an empty file"
     raise CaptureError(path, f"at offset 0: expected {kinds}, found {found}")
 
 
 def first_bytes(path: Path) -> bytes:
     """The first bytes of a file, gzip undone; nothing for a directory. Raises `CaptureError`."""
-    if path.is_dir():
-        return b""
     try:
+        if path.is_dir():
+            return b""
         if path.is_fifo():  # it would be read more than once
             raise CaptureError(path, "expected a file, found a pipe")
         with path.open("rb") as file:

@@ -20,10 +20,11 @@ import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
-from captures.engines import READS, Locks, postgres_engine, reason, sqlite_engine
+from captures.engines import READS, Locks, has_log, is_out_of_reach, postgres_engine, reason, sqlite_engine
 from captures.errors import StoreError
 from captures.exchange import Exchange, bodies_of
 from captures.expiry import (
+    BODIES_SINCE,
     EXPIRED_THROUGH,
     FOLDED,
     among,
@@ -148,8 +149,11 @@ class Store:
     def open(cls, place: Place, state: Path | None = None) -> Store:
         """Open a recording for reading. Raises `StoreError`."""
         folder = place.local_folder(state) if isinstance(place, DatabaseUrl) else place
-        if place is folder and not (folder / DATABASE).is_file():
-            raise StoreError(folder, f"not a recording: it holds no {DATABASE}")
+        try:
+            if place is folder and not (folder / DATABASE).is_file():
+                raise StoreError(folder, f"not a recording: it holds no {DATABASE}")
+        except OSError as error:
+            raise StoreError(folder, error) from error
         store = cls._with_engine(place, folder, writes=False)
         try:
             with store.engine.connect() as connection:
@@ -159,7 +163,10 @@ class Store:
             if isinstance(error, StoreError):
                 raise
             where = store.name if store.shared else folder / DATABASE
-            raise StoreError(where, f"not a readable recording: {reason(error)}") from error
+            why = reason(error)
+            if not store.shared and is_out_of_reach(folder / DATABASE) and has_log(folder / DATABASE):
+                why += f"; copy the folder, {DATABASE}-wal included, to where it may be written to"
+            raise StoreError(where, f"not a readable recording: {why}") from error
         return store
 
     def prepare(self) -> None:
@@ -309,6 +316,17 @@ class Store:
         with self.reading.connect() as connection:
             return 0 if version_of(connection) < 2 else number_of(connection, EXPIRED_THROUGH)
 
+    def will_keep_bodies(self, kept: bool) -> None:
+        """Note whether what is recorded from now on keeps its bodies. Raises `SQLAlchemyError`."""
+        with self.engine.begin() as connection:
+            if bool(number_of(connection, BODIES_SINCE)) != kept:
+                set_number(connection, BODIES_SINCE, standing(connection).highest + 1 if kept else 0)
+
+    def bodies_since(self) -> int:
+        """The first exchange from which on all bodies were kept; 0 where that is not known."""
+        with self.reading.connect() as connection:
+            return 0 if version_of(connection) < 2 else number_of(connection, BODIES_SINCE)
+
     def expire(self, older_than: datetime | None, max_bytes: int | None, now: datetime) -> Expired:
         """Remove exchanges that ended before a time, and the oldest ones until the rest fits; then bodies nobody needs.
 
@@ -388,6 +406,8 @@ class Store:
                             yield one.exchange
         except (sa.exc.SQLAlchemyError, json.JSONDecodeError) as error:
             raise StoreError(self.name, f"damaged recording: {reason(error)}") from error
+        if "immutable" in self.engine.url.query and has_log(self.folder / DATABASE):
+            raise StoreError(self.name, "somebody began to write to it meanwhile: read it again")
 
     def _with_facts(self, connection: sa.Connection, page: Sequence[sa.RowMapping]) -> list[Recorded]:
         if not page:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from captures.errors import StoreError
 from captures.exchange import Body, Exchange, Request, Response, bodies_of
 from captures.items import CaptureSummary
 from captures.read_options import ReadOptions
-from captures.recording_folder import DATABASE
+from captures.recording_folder import BODIES, DATABASE
 from captures.store import Store
 
 TOLD = ("as it came", "not decoded")  # how problems say that a body could not be decoded
@@ -32,15 +32,56 @@ def read(place: Place, options: ReadOptions) -> Iterator[Exchange | CaptureSumma
     store = Store.open(place.parent if isinstance(place, Path) and place.name == DATABASE else place)
     count = 0
     try:
+        absent = AbsentBodies(store)
         for exchange in store.exchanges():
             count += 1
+            absent.look(exchange)
             whole = with_codings_undone(with_bodies(exchange, store.bodies, options.hold), store.bodies, options)
             if options.bodies is not None:
                 copy_bodies(store.bodies, options.bodies, whole)
             yield whole
+        problems = absent.problems()
     finally:
         store.close()
-    yield CaptureSummary(str(place), "recording", Counter(exchanges=count))
+    counts = Counter(exchanges=count)
+    yield CaptureSummary(str(place), "recording", counts, problems, partial=bool(problems))
+
+
+class AbsentBodies:
+    """Finds exchanges whose bodies were kept and are not there any more.
+
+    Of a folder only: a database leaves large ones with the shim that saw them. Raises `StoreError`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._since = 0 if store.shared else self._number(store.bodies_since)
+        self._there: set[str] = set()
+        self._lacking: list[int] = []  # exchanges
+
+    def look(self, exchange: Exchange) -> None:
+        """Look for the files of one exchange."""
+        if not self._since or exchange.index < self._since:
+            return
+        wanted = {body.sha256 for body in bodies_of(exchange) if body.size and body.sha256} - self._there
+        found = {sha256 for sha256 in wanted if self._store.bodies.has(sha256)}
+        self._there |= found
+        if wanted != found:
+            self._lacking.append(exchange.index)
+
+    def problems(self) -> tuple[str, ...]:
+        """What is lacking, in a line."""
+        gone = self._number(self._store.expired_through) if self._lacking else 0  # removed while we were reading
+        lacking = [index for index in self._lacking if index > gone]
+        first = f", the first of them exchange {lacking[0]}" if len(lacking) > 1 else ""
+        which = f"{len(lacking)} exchanges" if len(lacking) > 1 else f"exchange {lacking[0]}" if lacking else ""
+        return (f"{BODIES}/ lacks bodies of {which}{first}",) if lacking else ()
+
+    def _number(self, ask: Callable[[], int]) -> int:
+        try:
+            return ask()
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(self._store.name, f"damaged recording: {reason(error)}") from error
 
 
 def with_bodies(exchange: Exchange, kept: BodyFiles, hold: int) -> Exchange:

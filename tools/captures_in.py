@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,4 +39,6 @@ def exit_code(summary: CaptureSummary) -> int:
 
 def size(path: Place) -> int | None:
     """How many bytes will be read of a capture file, for a progress bar; None of a folder, a pipe or a database."""
-    return path.stat().st_size if isinstance(path, Path) and path.is_file() else None
+    with suppress(OSError):  # told by whoever reads it
+        return path.stat().st_size if isinstance(path, Path) and path.is_file() else None
+    return None

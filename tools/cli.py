@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
-from tools.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, UnusableInput
+from tools import output
+from tools.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, UnusableInput, without_passwords
 from tools.options import declare
 
 # Verb -> module. Modules are imported only when their verb runs, so that `decode` never waits for mitmproxy.
@@ -53,7 +52,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the complaint and exit 2."""
-        self.exit(EXIT_UNUSABLE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(EXIT_UNUSABLE, without_passwords(f"{self.prog}: {message} (see {self.prog} --help)") + "\n")
 
 
 class ShowVersion(argparse.Action):
@@ -67,35 +66,50 @@ class ShowVersion(argparse.Action):
             shown = version("upshim")
         except PackageNotFoundError:
             shown = "(not installed)"
-        parser.exit(0, f"upshim {shown}\n")
+        print(f"upshim {shown}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (0 good, 1 the answer is no, 2 unusable input)."""
+    if argv is None:  # the command itself, and not a test that looks at what is printed
+        output.take_over()
+    words = list(sys.argv[1:] if argv is None else argv)
+    who = "upshim"
+    try:
+        try:
+            args = parsed(words)
+            who = f"upshim {args.verb}"
+            return int(args.run(args))
+        finally:
+            output.finish()
+    except UnusableInput as error:
+        print(without_passwords(f"{who}: {error}"), file=sys.stderr)
+        return EXIT_UNUSABLE
+    except OSError as error:  # that no verb knew what to do about: a folder of somebody else, a full disk
+        if error.filename == output.NAME:
+            output.give_up()
+            if isinstance(error, BrokenPipeError):  # the reader has gone (`| head`)
+                return EXIT_OK
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print(f"{who}: {place}{error.strerror or error}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The options. Ends the process where they are none, or help was asked for."""
     parser = OneLineParser(prog="upshim", description=DESCRIPTION)
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    words = list(sys.argv[1:] if argv is None else argv)
     named = next((word for word in words if not word.startswith("-")), None)
     for name, module_name in VERBS.items():
         if name == named or named not in VERBS:
             add_verb(verbs, name, cast(Verb, importlib.import_module(module_name)))
         else:
             verbs.add_parser(name)
-    args = parser.parse_args(words)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and targets may have what the terminal has not
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return int(args.run(args))
-    except UnusableInput as error:
-        print(f"upshim {args.verb}: {error}", file=sys.stderr)
-        return EXIT_UNUSABLE
-    except BrokenPipeError:
-        # The reader has gone (`| head`); keep the interpreter from complaining again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    return parser.parse_args(words)
 
 
 def add_verb(verbs: argparse._SubParsersAction[OneLineParser], name: str, module: Verb) -> None:

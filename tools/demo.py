@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Tell the story."""
     if args.firmware_size < 1:
         raise UnusableInput(f"--firmware-size: expected 1 or more, found {args.firmware_size}")
+    scale = above_zero("--poll-scale", args.poll_scale)
     folder = args.keep or Path(tempfile.mkdtemp(prefix="upshim-demo-"))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UnusableInput(f"--keep: {folder}: {error.strerror}") from error
     tale = JsonTale() if args.json else TextTale()
-    story = Story(folder, args.fix, args.firmware_size, above_zero("--poll-scale", args.poll_scale), tale)
+    story = Story(folder, args.fix, args.firmware_size, scale, tale)
     try:
         story.tell()
     except StoryFailed as failure:

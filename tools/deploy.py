@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ KINDS = {
 }
 WATCHING = ("alerts", "grafana")  # they depend on nothing
 HEALTH = "/__upshim/health"
+HOMES = ("/home", "/root", "/run/user")
 _HOST = re.compile(r"[\w.:%*-]+")
 _FILE = re.compile(r"[\w./~+@,-]+")
 _PATH = re.compile(r"/[\w./~-]*")
@@ -108,6 +110,10 @@ def run(args: argparse.Namespace) -> int:
     listen = [address("--listen", text) for text in args.listen or redirected]
     more = args.upstream[1:]
     files = args.program, args.certs, args.rules
+    if args.kind == "systemd":
+        for place in hidden_from_unit(args.program):
+            told = "ProtectHome=yes hides it from the unit: install upshim in /opt, by the system's own Python"
+            print(f"upshim deploy: {place}: {told}", file=sys.stderr)
     print(render(args.kind, args.upstream[0], shims, listen, args.health, *files, args.mode, more), end="")
     return EXIT_OK
 
@@ -126,6 +132,7 @@ def render(
 ) -> str:
     """The text of a configuration; `more` are other addresses of the same server. Raises `UnusableInput`."""
     secure, server = server_of(upstream)
+    check_tls(kind, secure, listen, certs)
     places = {
         "url": f"{'https' if secure else 'http'}://{server}",
         "health": health,
@@ -164,6 +171,34 @@ def render(
             places["options"] += f" --rules {plain_path('--rules', rules)}"
         places["extras"] = "".join(f"{line}\n" for line in unit_lines(certs, mode))
     return Text((TEMPLATES / KINDS[kind]).read_text("utf-8")).substitute(places)
+
+
+def check_tls(kind: str, secure: bool, listen: list[Address], certs: Path | None) -> None:
+    """Refuse what would be printed without the TLS it needs. Raises `UnusableInput`."""
+    if kind == "nginx" and (secure or certs is not None):
+        raise UnusableInput("nginx: its configuration is for HTTP on both sides; haproxy has TLS")
+    if kind in {"haproxy", "nginx"} and certs is None and any(one.port == 443 for one in listen):
+        needed = "haproxy needs --certs there" if kind == "haproxy" else "haproxy has TLS"
+        raise UnusableInput(f"--listen: port 443 is for TLS: {needed}")
+
+
+def hidden_from_unit(program: Path | None) -> list[Path]:
+    """What of the program to start is where a unit with ProtectHome=yes cannot see it."""
+    started = program or Path(sys.executable).with_name("upshim")
+    parts = [started, started.resolve(), *interpreter_of(started)]
+    if program is None:
+        parts += [Path(sys.executable).resolve(), Path(__file__).resolve()]
+    return [part for part in parts if any(part.absolute().is_relative_to(home) for home in HOMES)][:1]
+
+
+def interpreter_of(script: Path) -> list[Path]:
+    """What runs a script, by its first line; nothing where it cannot be read or is none."""
+    try:
+        with script.open("rb") as file:
+            mark, first = file.read(2), file.readline(4096).split()
+    except OSError:
+        return []
+    return [Path(os.fsdecode(first[0])).resolve()] if mark == b"#!" and first else []
 
 
 def redirect(upstream: str, port: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 EXIT_OK = 0
 EXIT_PROBLEM = 1
 EXIT_UNUSABLE = 2
@@ -10,3 +12,12 @@ EXIT_INTERRUPTED = 130  # from the keyboard, as shells have it
 
 class UnusableInput(Exception):
     """An input or option that cannot be used: one line on stderr, exit 2."""
+
+
+# A password may hold what should have been escaped: up to the last @ that can be meant.
+_LOGIN = re.compile(r"(//[^\s:/@]*):.*@|((?<![\w/])[^\s:/@'\"]+):(?!//)\S*@")
+
+
+def without_passwords(line: str) -> str:
+    """A line for people, who may have it in a log: of `user:password@` the password is ***."""
+    return _LOGIN.sub(lambda match: f"{match[1] or match[2]}:***@", line)

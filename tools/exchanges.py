@@ -83,11 +83,9 @@ def run(args: argparse.Namespace) -> int:
                 progress.hide()
                 print(f"upshim exchanges: {error}", file=sys.stderr)
                 code = EXIT_UNUSABLE
-            except BrokenPipeError:
+            except OSError as error:  # the disk that bodies are extracted to
+                error.filename = error.filename or args.extract
                 raise
-            except OSError as error:  # the disk that bodies are extracted to, or the output goes to
-                place = error.filename or args.extract or "standard output"
-                raise UnusableInput(f"{place}: {error.strerror}") from error
     return code
 
 

@@ -37,12 +37,14 @@ def run(args: argparse.Namespace) -> int:
     mac = normal_mac(args.mac)
     if mac is None:
         raise UnusableInput(f"--mac: expected a MAC address, found {args.mac!r}")
-    if isinstance(args.recording, Path) and not is_recording(args.recording):
-        raise UnusableInput(f"{args.recording}: not a recording")
     try:
+        if isinstance(args.recording, Path) and not is_recording(args.recording):
+            raise UnusableInput(f"{args.recording}: not a recording")
         Store.open(args.recording).close()  # one that cannot be read loses nothing
         found = forget(args.recording, mac)
-    except (CaptureError, OSError, sa.exc.SQLAlchemyError) as error:
+    except OSError as error:
+        raise UnusableInput(f"{error.filename or args.recording}: {error.strerror}") from error
+    except (CaptureError, sa.exc.SQLAlchemyError) as error:
         raise UnusableInput(str(getattr(error, "orig", None) or error).splitlines()[0]) from error
     if args.json:
         print(json.dumps({"kind": "forgotten", **found._asdict()}))

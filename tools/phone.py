@@ -22,6 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from proxy_addons.upstream_tls import verifying
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 from tools.options import above_zero, version_of
 from tools.ucphone.events import Kind, PhoneEvent
@@ -109,19 +110,17 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK if good else EXIT_PROBLEM
 
 
-def tls_context(ca: Path | None, *, insecure: bool) -> ssl.SSLContext | None:
-    """How https servers are verified; None is the system's way. Raises `UnusableInput`."""
-    if insecure:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    if ca is None:
-        return None
+def tls_context(ca: Path | None, *, insecure: bool) -> ssl.SSLContext:
+    """How https servers are verified: by these roots, or the system's. Raises `UnusableInput`."""
     try:
-        return ssl.create_default_context(cafile=ca)
+        context = verifying(None if ca is None else str(ca))
     except (OSError, ssl.SSLError) as error:
         raise UnusableInput(f"--ca: {ca}: {error}") from error
+    context.hostname_checks_common_name = True  # as a phone does
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def show_json(event: PhoneEvent) -> None:

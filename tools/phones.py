@@ -20,6 +20,7 @@ from contextlib import closing
 from datetime import datetime
 
 import sqlalchemy as sa
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -83,25 +84,53 @@ def histories_in(place: Place) -> Iterator[PhoneHistory]:
                 yield from_row(row.identity, row.history)
 
 
+COLUMNS = ("phone", "state", "runs", "checks", "last seen", "address", "last offer", "failures")
+WRAPPED = 30  # characters that failures have at least
+LEFT_OUT_FIRST = ("address", "checks", "last offer", "last seen", "failures")  # where the terminal is too narrow
+
+
 def show(phones: list[PhoneHistory]) -> None:
-    """For people."""
+    """For people. A narrow terminal is shown fewer columns, none of them cut; only why a phone failed is wrapped."""
+    console = Console()
+    rows = [dict(zip(COLUMNS, row_of(phone), strict=True)) for phone in phones]
+    widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in COLUMNS}
+    widths["failures"] = min(widths["failures"], WRAPPED)
+    left_out: list[str] = []
+    while console.is_terminal and table_width(widths, left_out) > console.width and len(left_out) < len(LEFT_OUT_FIRST):
+        left_out.append(LEFT_OUT_FIRST[len(left_out)])
     table = Table(box=None, pad_edge=False)
-    for column in ("phone", "state", "runs", "checks", "last seen", "address", "last offer", "failures"):
-        table.add_column(column, justify="right" if column in {"checks", "failures"} else "left", no_wrap=True)
-    for phone in phones:
-        offer = phone.offers[-1] if phone.offers else None
-        by = (offer.rule or "the server") if offer is not None else ""
-        table.add_row(
-            phone.identity.removeprefix("mac:"),
-            phone.state,
-            str(phone.version or "not told"),
-            str(phone.checks),
-            rfc3339(phone.last_seen)[:19] if phone.last_seen else "",
-            phone.addresses[-1][1] if phone.addresses else "",
-            f"{offer.version or 'not told'} by {by}" if offer is not None else "",
-            f"{len(phone.failures)}: {phone.failures[-1].why}" if phone.failures else "",
-        )
-    Console(width=None if Console().is_terminal else 200).print(table, highlight=False)
+    kept = [name for name in COLUMNS if name not in left_out]
+    for name in kept:
+        table.add_column(name, justify="right" if name == "checks" else "left", no_wrap=name != "failures")
+    for row in rows:
+        table.add_row(*(row[name] for name in kept))
+    # What is too wide all the same is for the terminal to wrap.
+    width = max(console.width if console.is_terminal else 200, table_width(widths, left_out))
+    Console(width=width).print(table, highlight=False)
     states = [phone.state for phone in phones]
     counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
     print(f"{len(phones)} phones{': ' * bool(counts)}{counts}")
+    if left_out:
+        print(f"Not shown, for want of room: {', '.join(left_out)}")
+
+
+def table_width(widths: dict[str, int], left_out: list[str]) -> int:
+    """What the columns take that are not left out, two spaces between them."""
+    kept = [width for name, width in widths.items() if name not in left_out]
+    return sum(kept) + 2 * (len(kept) - 1)
+
+
+def row_of(phone: PhoneHistory) -> tuple[str, ...]:
+    """What stands in each of `COLUMNS`."""
+    offer = phone.offers[-1] if phone.offers else None
+    by = (offer.rule or "the server") if offer is not None else ""
+    return (
+        phone.identity.removeprefix("mac:"),
+        phone.state,
+        str(phone.version or "not told"),
+        str(phone.checks),
+        rfc3339(phone.last_seen)[:19] if phone.last_seen else "",
+        phone.addresses[-1][1] if phone.addresses else "",
+        f"{offer.version or 'not told'} by {by}" if offer is not None else "",
+        f"{len(phone.failures)}: {phone.failures[-1].why}" if phone.failures else "",
+    )

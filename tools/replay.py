@@ -2,11 +2,12 @@
 
 Examples:
   upshim replay capture.pcap --rules rules.toml       # what the rules would have changed, as a diff
-  upshim replay rec --to http://127.0.0.1:8080        # the same requests in order; what is answered differently
+  upshim replay rec --to http://10.0.0.7              # the same requests in order; what is answered differently
 
 With --rules nothing is sent anywhere: the exchanges go through the very hooks that live traffic goes through. With --to
-the requests are sent as recorded, but for credentials, which no server would take twice. The exit code is 1 where
-answers differ.
+the requests are sent as recorded, but for credentials, which no server would take twice. Send them to a server and not
+to `upshim proxy`: there they would be the phones' own checks, with what that does to their states, limits and failures,
+and be rewritten. The exit code is 1 where answers differ.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tools import captures_in
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 from tools.exchange_lines import printable
 from tools.options import above_zero
+from tools.proxy import readable
 
 HOLD = 16 << 20  # a request body up to this size is sent again
 
@@ -39,10 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("capture", type=place_of, metavar="CAPTURE", help="a capture file or a recording")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--rules", type=Path, metavar="FILE", help="show what these rules would have changed")
-    what.add_argument("--to", metavar="URL", help="send the requests to this server")
+    what.add_argument("--to", metavar="URL", help="send the requests to this server, which is no proxy of upshim")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="vocabulary added to the built-in one (TOML)")
     parser.add_argument(
         "--speed", type=float, metavar="N", help="with --to: N times the recorded pace (default: without pauses)"
+    )
+    parser.add_argument(
+        "--server-ca",
+        type=Path,
+        metavar="FILE",
+        help="with --to: the CA's certificate, for https (PEM)",
     )
     captures_in.add_secrets(parser)
     parser.add_argument(
@@ -156,8 +164,9 @@ def compare_answers(args: argparse.Namespace, source: Source) -> int:
     from tools.resend import Resender  # noqa: PLC0415
 
     speed = None if args.speed is None else above_zero("--speed", args.speed)
+    roots = readable("--server-ca", args.server_ca)
     try:
-        resender = Resender(args.to, speed)
+        resender = Resender(args.to, speed, roots)
     except ValueError as error:
         raise UnusableInput(f"--to: {error}") from error
     sent = different = silent = 0

@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import time
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from captures.content import decoded_body
 from captures.exchange import Exchange, Request, Response
 from captures.redaction import COOKIES, CREDENTIALS
+from proxy_addons.upstream_tls import verifying
 from proxy_addons.upstreams import parse_upstream
 
 TIMEOUT = 60.0
@@ -22,11 +24,12 @@ LEFT_OUT = CREDENTIALS | COOKIES | {"content-length", "transfer-encoding", "expe
 class Resender:
     """Connections to one server. A context manager; raises `ValueError` for a URL that cannot be used."""
 
-    def __init__(self, url: str, speed: float | None) -> None:
+    def __init__(self, url: str, speed: float | None, roots: Path | None = None) -> None:
+        """`roots` are what an https server is verified by; the system's otherwise."""
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"expected http://HOST[:PORT] or https://HOST[:PORT], found {url!r}")
         self._host, self._port = parse_upstream(url)
-        self._tls = url.startswith("https:")
+        self._tls = verifying(None if roots is None else str(roots.expanduser())) if url.startswith("https:") else None
         self._speed = speed
         self._open: dict[tuple[str, str], http.client.HTTPConnection] = {}
         self._began: tuple[datetime, float] | None = None
@@ -62,8 +65,11 @@ class Resender:
         if connection is None:
             if len(self._open) >= MAX_CONNECTIONS:
                 self._open.pop(next(iter(self._open))).close()
-            kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-            connection = self._open[key] = kind(self._host, self._port, timeout=TIMEOUT)
+            connection = self._open[key] = (
+                http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+                if self._tls is None
+                else http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=self._tls)
+            )
         body = request.body.encoded if request.body.encoded is not None else request.body.data
         connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
         for name, value in request.headers:

@@ -15,8 +15,12 @@ from captures import base_recording
 from captures.bodies import PREFIX, BodyFiles, Incoming
 from captures.database_url import Place
 from captures.exchange import Body, Exchange, Request, Response
+from captures.items import CaptureSummary
+from captures.privacy import Stored
+from captures.read_options import ReadOptions
 from captures.recording import Recording
 from captures.store import Store
+from captures.store_reader import read
 from tests.captures.test_store import an_exchange
 
 
@@ -133,6 +137,9 @@ def test_an_observer_that_fails_costs_only_itself(place: Place) -> None:
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
+from captures.items import CaptureSummary
+from captures.privacy import Stored
+from captures.read_options import ReadOptions
 from captures.recording import Recording
 from tests.captures.test_store import an_exchange
 recording = Recording(Path(sys.argv[1]))
@@ -160,3 +167,31 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     ours.touch()
     Recording(tmp_path).close()
     assert list((tmp_path / "bodies").iterdir()) == [ours]
+
+
+def exchanges_lacking_bodies(folder: Path) -> tuple[str, ...]:
+    *_, summary = read(folder, ReadOptions())
+    assert isinstance(summary, CaptureSummary)
+    assert summary.partial == bool(summary.problems)
+    return summary.problems
+
+
+def test_bodies_that_are_gone_are_told(tmp_path: Path) -> None:
+    def recorded(setting: Stored, *bodies: bytes) -> None:
+        recording = Recording(tmp_path, setting=setting)
+        for body in bodies:
+            told = Acknowledged()
+            recording.add(with_body(Body.of(body)), told)
+            assert told.wait()
+        recording.close()
+
+    recorded("no-bodies", b"never kept")
+    recorded("full", b"one", b"", b"two", b"two")
+    assert exchanges_lacking_bodies(tmp_path) == ()
+    for file in (tmp_path / "bodies").iterdir():
+        file.unlink()
+    assert exchanges_lacking_bodies(tmp_path) == ("bodies/ lacks bodies of 3 exchanges, the first of them exchange 2",)
+    recorded("full", b"two")
+    assert exchanges_lacking_bodies(tmp_path) == ("bodies/ lacks bodies of exchange 2",)
+    recorded("no-headers", b"not kept")
+    assert exchanges_lacking_bodies(tmp_path) == ()  # from where on they were is not known any more

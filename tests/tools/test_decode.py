@@ -22,12 +22,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from captures.journal_file import JOURNAL
+from captures.recording import Recording
 from dissectors.cabinet import Cabinet, Compression, NewFolder, NewMember
 from dissectors.cabinet.build import build_set
 from dissectors.certificates.tlv import Tag, encode
 from dissectors.firmware import BinImage
 from dissectors.ntlm import Authenticate, Flags, Negotiate
 from tests.bodies import answer_body, check_body
+from tests.captures.test_journal import a_decision
+from tests.captures.test_journal_file import add
 from tests.conftest import require_tool
 from tests.dissectors.cabinet.making import self_extractor
 from tests.dissectors.certificates.building import Plan, integer, oid, sequence, tagged
@@ -185,6 +189,15 @@ def test_missing_file_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_the_others_are_read_where_one_is_missing(decode: Decode, tmp_path: Path) -> None:
     code, [record] = decode(tmp_path / "absent", put(tmp_path / "x", TOKEN))
     assert (code, record["kind"]) == (2, "ntlm")
+
+
+def test_a_recording(decode: Decode, tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "rec")
+    add(recording, a_decision())
+    recording.close()
+    for name, kinds in ((".", ["xml", "xml"]), (JOURNAL, ["journal"])):
+        code, records = decode(tmp_path / "rec" / name)
+        assert (code, [record["kind"] for record in records]) == (0, kinds)
 
 
 def test_standard_input_and_patterns(decode: Decode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -131,3 +132,13 @@ def test_a_story_that_ends_badly_is_exit_1(
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last["ok"] is False
     assert "waited 6 s in vain for the installation of 1.0.522.103" in last["failure"]
+
+
+@pytest.mark.parametrize("words", [["--poll-scale", "0"], ["--firmware-size", "0"]])
+def test_what_cannot_be_told_leaves_no_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["demo", *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

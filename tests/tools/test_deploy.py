@@ -27,6 +27,7 @@ from tests.proxies import Proxy, running
 from tests.proxy_addons.test_ntlm import curl, sent
 from tests.servers import Received, Server, chunked, message, serving
 from tools.bench.proxy_targets import for_this_user
+from tools.cli import main
 from tools.deploy import KINDS, Address, address, render
 from tools.errors import UnusableInput
 from tools.ports import free_port
@@ -455,6 +456,39 @@ def test_tls_to_the_server_is_verified() -> None:
     text = render("haproxy", "https://dus.example", [Address("fd00::1", 1)], [Address("*", 80)])
     assert "server direct dus.example:443 ssl verify required ca-file @system-ca sni str(dus.example) backup" in text
     assert "server shim1 [fd00::1]:1 check" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["nginx", "--upstream", "https://10.0.0.5"], "nginx: its configuration is for HTTP"),
+        (["nginx", "--upstream", "http://10.0.0.5", "--certs", "x.pem"], "nginx: its configuration is for HTTP"),
+        (["nginx", "--upstream", "http://10.0.0.5", "--listen", "*:443"], "port 443 is for TLS"),
+        (["haproxy", "--upstream", "https://pool.contoso.com", "--listen", "*:443"], "haproxy needs --certs"),
+    ],
+)
+def test_what_would_lack_its_tls_is_refused(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["deploy", *words]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert complaint in err
+
+
+def test_a_program_that_the_unit_cannot_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "upshim"
+    for text, program, hidden in (
+        ("#!/usr/bin/env python3\n", script, ""),
+        ("#!/root/.pyenv/bin/python3\n", script, "/root/.pyenv/bin/python3"),
+        ("", Path("/home/amy/.venv/bin/upshim"), "/home/amy/.venv/bin/upshim"),
+        ("", Path("/homestead/upshim"), ""),
+    ):
+        script.write_text(text)
+        assert main(["deploy", "systemd", "--upstream", "http://10.0.0.5", "--program", str(program)]) == 0
+        out, err = capsys.readouterr()
+        assert f"ExecStart={program} proxy" in out
+        assert err.startswith(f"upshim deploy: {hidden}: ProtectHome=yes hides it") if hidden else err == ""
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:0", "host:70000", "a b:80", "a;b:80", ":80"])

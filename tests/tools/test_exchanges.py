@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from captures.facts import facts_of
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, answer_body, check_body
 from tests.captures.test_store import an_exchange
+from tests.conftest import ROOT, require_tool
+from tools import exchanges
 from tools.cli import main
 from tools.exchange_lines import Lines
 
@@ -92,6 +96,12 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_listed(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("place", "found"), [("/dev/null", "an empty file"), ("/", "a directory")])
+def test_what_is_found_instead_of_a_capture(place: str, found: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["exchanges", place]) == 2
+    assert capsys.readouterr().err.endswith(f", found {found}\n")
+
+
 @pytest.mark.parametrize("option", ["--keylog", "--tls-key"])
 def test_secrets_that_are_not_there(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
@@ -109,3 +119,15 @@ def test_an_interrupt_from_the_keyboard_is_no_traceback(
     monkeypatch.setattr(Lines, "show", interrupt)
     assert main(["exchanges", str(recording)]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_filters_in_readme_and_help_run_to_the_end(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jq = require_tool("jq")
+    texts = (ROOT / "README.md").read_text(), exchanges.__doc__
+    filters = [found for text in texts for found in re.findall(r"upshim exchanges .*\| jq '(.*)'", text)]
+    assert len(filters) == 2
+    main(["exchanges", "--json", str(recording)])
+    listed = capsys.readouterr().out
+    for wanted in filters:
+        done = subprocess.run([jq, "-c", wanted], input=listed, capture_output=True, text=True, check=True)
+        assert (done.stdout.count("\n"), done.stderr) == (1, "")  # of two exchanges and the account of the capture

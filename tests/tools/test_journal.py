@@ -75,6 +75,19 @@ def test_a_cut_end_is_found_by_the_store(recording: Path, capsys: pytest.Capture
     assert len(verified(recording, capsys)[1]["problems"]) == 3
 
 
+def test_a_journal_that_is_gone_is_not_good(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recording / JOURNAL).unlink()
+    code, found = verified(recording, capsys)
+    assert (code, found["good"], found["entries"]) == (1, False, 0)
+    assert found["problems"] == [f"there is no {JOURNAL}", *(f"exchange {n}: its entry is missing" for n in (1, 3, 4))]
+    assert main(["journal", "show", str(recording)]) == 2
+    Store.create(tmp_path / "bare").close()  # as `convert` makes one: there never was a journal
+    assert main(["journal", "verify", str(tmp_path / "bare")]) == 2
+    assert main(["journal", "verify", str(tmp_path / "bare"), "--head", "1f0c"]) == 1
+
+
 def test_a_journal_and_a_store_that_disagree(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(recording / DATABASE) as database:
         database.execute("""UPDATE facts SET content = replace(content, '"r"', '"another"') WHERE exchange = 1""")

@@ -12,10 +12,12 @@ from captures.database_url import DatabaseUrl, Place
 from captures.exchange import Exchange, Fact
 from captures.recording import Recording
 from captures.store import Store
-from proxy_addons.history import STATES, PhoneHistory
+from dissectors.version import Version
+from proxy_addons.history import STATES, Failure, PhoneHistory
 from proxy_addons.stored_history import PhoneProjection
 from tests.captures.test_store import an_exchange
 from tools.cli import main
+from tools.phones import show
 
 NOW = datetime.now(UTC) - timedelta(hours=1)
 MAC = "00:04:f2:00:01:76"
@@ -79,6 +81,28 @@ def test_a_recording_made_without_histories(tmp_path: Path, capsys: pytest.Captu
         assert not store.folded
     assert main(["phones", str(tmp_path / "rec"), "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "left_out"),
+    [(30, 5), (70, 4), (90, 3), (140, 0)],
+)
+def test_a_narrow_terminal_cuts_nothing(
+    columns: int, left_out: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # takes the output for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    why = "fetched a file again that it had in full, and again"
+    failed = PhoneHistory(f"mac:{MAC}", last_seen=NOW, failures=(Failure(NOW, Version.parse("1.0.522.103"), why),))
+    show([failed, PhoneHistory(f"mac:{OTHER}", checks=3)])
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert MAC in out
+    assert OTHER in out
+    told = out.partition("Not shown, for want of room: ")[2]
+    assert len(told.split(", ") if told else []) == left_out
+    assert ("again" in out) is (left_out < 5)
 
 
 def test_every_state_has_its_name() -> None:

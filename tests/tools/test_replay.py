@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -10,11 +11,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from captures.exchange import Body, Exchange, Request, Response, bodies_held
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
 from tests.captures.test_store import an_exchange
+from tests.proxy_addons.test_upstream_tls import NAME, PEM, Authority, issued
 from tests.servers import Received, message, serving
 from tools.cli import main
 
@@ -157,3 +162,23 @@ def test_an_unreadable_capture(tmp_path: Path, rules: Path, capsys: pytest.Captu
     (tmp_path / "junk").write_bytes(b"junk")
     assert main(["replay", str(tmp_path / "junk"), "--rules", str(rules)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_https_server_with_a_ca_of_its_own(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, key = Authority(), ec.generate_private_key(ec.SECP256R1())
+    leaf = issued(NAME, key, root, x509.SubjectAlternativeName([x509.DNSName(NAME)]))
+    unprotected = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "server.pem").write_bytes(unprotected + leaf.public_bytes(PEM))
+    (tmp_path / "ca.pem").write_bytes(root.certificate.public_bytes(PEM))
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(tmp_path / "server.pem")
+    with serving(lambda _: [message(b"firmware")], served) as server:
+        words = ["replay", str(recording), "--to", f"https://{NAME}:{server.port}"]
+        assert main(words) == 1
+        assert "3 not answered" in capsys.readouterr().out
+        assert main([*words, "--server-ca", str(tmp_path / "ca.pem")]) == 1
+        assert "3 requests sent, 2 answered differently\n" in capsys.readouterr().out
+        assert main([*words, "--server-ca", str(tmp_path / "none.pem")]) == 2
+        assert "--server-ca: " in capsys.readouterr().err

@@ -8,13 +8,14 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from captures.recording_folder import DATABASE
 from dissectors.errors import LimitExceeded
 from dissectors.file_digests import digests
 from dissectors.lines import sniff_encoding
@@ -115,32 +116,37 @@ def _is_text(head: bytes) -> bool:
     return True
 
 
-def expand(words: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
-    """Names to show and paths, None for standard input. Raises `UnusableInput` for a pattern that fits nothing."""
+def expand(words: Sequence[str], unreadable: Callable[[OSError], None]) -> Iterator[tuple[str, Path | None]]:
+    """Names to show and paths, None for standard input. Raises `UnusableInput` for a pattern that fits nothing.
+
+    `unreadable` hears of folders that may not be looked into.
+    """
     for word in words:
         path = Path(word)
         if word == STDIN:
             yield "standard input", None
         elif path.is_dir():
-            yield from ((str(found), found) for found in files_below(path))
+            yield from ((str(found), found) for found in files_below(path, unreadable))
         elif glob.has_magic(word) and not path.exists():
             matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - absolute patterns too
             if not matches:
                 raise UnusableInput(f"{word}: no file fits this pattern")
             for match in matches:
                 if Path(match).is_dir():
-                    yield from ((str(found), found) for found in files_below(Path(match)))
+                    yield from ((str(found), found) for found in files_below(Path(match), unreadable))
                 else:
                     yield match, Path(match)
         else:
             yield word, path
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path, unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """The regular files of a folder tree in order; links to folders are not followed."""
     count = 0
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders.sort()
+        if DATABASE in names:  # a recording: other verbs read it, and only its bodies are files to look at
+            continue
         for name in sorted(names):
             path = Path(parent, name)
             if path.is_file():

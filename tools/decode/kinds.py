@@ -214,6 +214,17 @@ def read_sip(content: Content, settings: Settings) -> Record | None:
     }
 
 
+def read_journal(content: Content, _settings: Settings) -> Record | None:
+    """The journal of a recording, told by its first line."""
+    if not content.head.startswith(b"{"):
+        return None
+    from captures.journal import decode
+
+    line, end, _ = content.head.partition(b"\n")
+    entry = decode(line + end)
+    return None if entry is None else {"kind": "journal", "shown_by": "upshim journal show", "problems": []}
+
+
 def read_dhcp(content: Content, _settings: Settings) -> Record | None:
     """DHCP options in the notations that people paste."""
     if not content.is_text or content.size > MAX_PASTE:
@@ -275,6 +286,7 @@ READERS: tuple[Reader, ...] = (
     read_sip,
     read_audit_log,
     read_settings,
+    read_journal,
     read_dhcp,
     read_firmware,
     read_asn1,

@@ -102,7 +102,7 @@ class _Work:
 
     def everything(self, words: Sequence[str]) -> Iterator[Decoded]:
         """Every record."""
-        inputs = list(expand(words))
+        inputs = list(expand(words, self._unreadable))
         self._folders = len(inputs) > 1
         for word in words:
             if word != "-" and Path(word).is_dir():
@@ -134,8 +134,12 @@ class _Work:
             try:
                 yield decode_file(content, self._settings, below=self._below(name))
             except OSError as error:
-                print(f"upshim decode: {name}: {error.strerror}", file=sys.stderr)
-                self.unreadable = True
+                error.filename = name
+                self._unreadable(error)
+
+    def _unreadable(self, error: OSError) -> None:
+        print(f"upshim decode: {error.filename}: {error.strerror}", file=sys.stderr)
+        self.unreadable = True
 
     def _set(self, volumes: list[Volume]) -> Iterator[Decoded]:
         """One record with everything for the first of the set, and one that points there for each of the others."""

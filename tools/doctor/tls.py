@@ -19,6 +19,7 @@ from dissectors import DissectError
 from dissectors.certificates import Circumstances, dissect, examine
 from dissectors.certificates.findings import ERROR, INFO
 from proxy_addons.phone_identity import IdentityError, load_identity
+from proxy_addons.upstream_tls import verifying
 from tools.deploy import Address
 from tools.doctor.result import OK, PROBLEM, WARN, Result, reason
 
@@ -116,7 +117,7 @@ def server(upstream: Address, authorities: Path | None = None) -> Iterator[Resul
     subject = str(upstream)
     try:
         # The proxy trusts what certifi trusts, or these certificates alone.
-        context = ssl.create_default_context(cafile=str(authorities or certifi.where()))
+        context = verifying(str(authorities or certifi.where()))
     except OSError as error:
         found = f"no certificates to verify by: {reason(error)}"
         yield Result("server-tls", str(authorities), PROBLEM, found, "--server-ca wants a file in PEM.")

@@ -91,6 +91,7 @@ class Reply:
     wininet: int = 0
     content_type: str = ""
     body: bytes = field(default=b"", repr=False)
+    detail: str = field(default="", compare=False)  # what OpenSSL said, where it was that
 
     @property
     def last_update_status(self) -> LastUpdateStatus:

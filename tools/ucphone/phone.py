@@ -37,10 +37,10 @@ Steps = Generator[Action, Reply, None]
 def check_url(server: str, *, external: bool = False) -> str:
     """The update handler's URL: `server` itself where it names one, else the documented path on it.
 
-    Raises `ValueError` where it is no http or https URL.
+    Raises `ValueError` where it is no http or https URL, or one with a login, which would not be sent.
     """
     parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise ValueError(f"not an http or https URL: {server!r}")
     if parts.path.lower().endswith(".upx"):
         return server
@@ -136,7 +136,7 @@ class Phone:
         reply = yield Post(self.url, write_check(self.identity, self.modules, self._reported_status()))
         self.status = reply.last_update_status
         if not self.status.ok:
-            self.tell(Kind.FAILED, f"check: {self.status.text}, {self.status.meaning}", status=self.status.text)
+            self._tell_failure("check", reply.detail)
             return []
         if not reply.body.strip():
             self.tell(
@@ -229,12 +229,17 @@ class Phone:
                 break
             self.tell(Kind.RESUME, f"cut after {download.received} bytes, goes on from there", at=download.received)
             yield Pause(self.pace.retry_wait)
-        self._fail(reply.wininet, f"{url.rpartition('/')[2]} not downloaded", reply.status)
+        self.status = reply.last_update_status
+        self._tell_failure(f"{url.rpartition('/')[2]} not downloaded", reply.detail)
         return None
 
-    def _fail(self, wininet: int, text: str, status: int = 0) -> None:
-        self.status = Reply(status, wininet).last_update_status
-        self.tell(Kind.FAILED, f"{text}: {self.status.text}, {self.status.meaning}", status=self.status.text)
+    def _fail(self, wininet: int, text: str) -> None:
+        self.status = Reply(wininet=wininet).last_update_status
+        self._tell_failure(text)
+
+    def _tell_failure(self, text: str, detail: str = "") -> None:
+        more = f" ({detail})" if detail else ""
+        self.tell(Kind.FAILED, f"{text}: {self.status.text}, {self.status.meaning}{more}", status=self.status.text)
 
 
 def is_listed(image: Download, catalog: bytes) -> bool:

@@ -78,7 +78,7 @@ class HttpTransport:
             connection = self._connected(url)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            return Reply(wininet=_wininet(error, _CANNOT_CONNECT)), False
+            return _failed(error, _CANNOT_CONNECT), False
         response = None
         try:
             connection.request(*request_of(action, url))
@@ -87,7 +87,7 @@ class HttpTransport:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             stale = reused and response is None and isinstance(error, (ConnectionError, http.client.RemoteDisconnected))
-            return Reply(wininet=_wininet(error, _ABORTED)), stale and not self._aborted
+            return _failed(error, _ABORTED), stale and not self._aborted
         if response.will_close or not response.isclosed():
             self.close()
         return reply, False
@@ -160,6 +160,11 @@ def request_of(action: Post | Get, url: SplitResult) -> tuple[str, str, bytes | 
         if download.entity_tag and not download.entity_tag.startswith("W/"):
             headers["If-Range"] = download.entity_tag
     return "GET", target, None, headers
+
+
+def _failed(error: Exception, otherwise: int) -> Reply:
+    detail = getattr(error, "verify_message", None) or getattr(error, "reason", None) or ""
+    return Reply(wininet=_wininet(error, otherwise), detail=str(detail) if isinstance(error, ssl.SSLError) else "")
 
 
 def _wininet(error: Exception, otherwise: int) -> int:
