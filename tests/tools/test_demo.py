@@ -126,12 +126,12 @@ def test_a_story_that_ends_badly_is_exit_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(THEN, "report", THEN["observe"])  # the rules come, and help nobody
-    monkeypatch.setattr(demo_story, "ACT_WITHIN", 6.0)
+    monkeypatch.setattr(demo_story, "ACT_WITHIN", 2.0)
     words = ["demo", "--keep", str(tmp_path), "--firmware-size", "1000", "--poll-scale", "600", "--json"]
     assert main(words) == 1
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last["ok"] is False
-    assert "waited 6 s in vain for the installation of 1.0.522.103" in last["failure"]
+    assert "waited 2 s in vain for the installation of 1.0.522.103" in last["failure"]
 
 
 @pytest.mark.parametrize("words", [["--poll-scale", "0"], ["--firmware-size", "0"]])

@@ -8,6 +8,7 @@ import pytest
 from dissectors.cabinet import Cabinet, accelerate
 from tests.conftest import require_tool
 from tools.bench.cabinets import lzx_folders, payload
+from tools.bench.dissect import show
 from tools.bench.processes import measure
 from tools.cli import main
 from tools.errors import UnusableInput
@@ -24,10 +25,7 @@ def test_every_program_is_measured_on_every_cabinet(capsys: pytest.CaptureFixtur
     for result in results:
         assert result["peak"] > 0
         assert result["ratio"] == result["ratio_wall"] == 1 or result["program"] != "cabextract"
-
-
-def test_people_get_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "dissect", "--size", "1", "--rounds", "1"]) == 0
+    show(results)  # to people
     said = capsys.readouterr().out
     assert "mszip" in said
     assert "x net" in said
