@@ -11,7 +11,10 @@ from captures.exchange import Fact
 def words(fact: Fact) -> str:
     """A fact as a short phrase; a kind that has none of its own is named."""
     kind = str(fact.get("fact"))
-    return WORDS[kind](fact) if kind in WORDS else kind
+    try:
+        return WORDS[kind](fact) if kind in WORDS else kind
+    except (KeyError, TypeError, AttributeError):  # told by another version, with other fields
+        return kind
 
 
 def _check(fact: Mapping[str, Any]) -> str:
