@@ -229,12 +229,14 @@ def test_the_argument_of_a_hook_is_the_one_there_is() -> None:
 
 def test_what_was_written_is_waited_for_where_it_has_not_gone() -> None:
     async def use() -> None:
-        taken = asyncio.Event()
+        taken, gone = asyncio.Event(), asyncio.Event()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await taken.wait()
             await reader.read()
             writer.close()
+            await writer.wait_closed()
+            gone.set()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -245,7 +247,10 @@ def test_what_was_written_is_waited_for_where_it_has_not_gone() -> None:
         await writer.drain()
         writer.close()
         assert may_block(writer), "closed: drain tells"
+        await writer.wait_closed()
+        await gone.wait()
         server.close()
+        await server.wait_closed()
 
     asyncio.run(use())
     assert may_block(object()), "not asyncio's"
