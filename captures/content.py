@@ -13,11 +13,12 @@ from dissectors.errors import DissectError
 
 def codings_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """The codings in the order they were applied; chunks are gone already."""
-    content, transfer = _named(headers, "content-encoding"), _named(headers, "transfer-encoding")
+    content, transfer = words_of(headers, "content-encoding"), words_of(headers, "transfer-encoding")
     return content + (transfer[:-1] if transfer[-1:] == ("chunked",) else transfer)
 
 
-def _named(headers: Iterable[tuple[str, str]], name: str) -> tuple[str, ...]:
+def words_of(headers: Iterable[tuple[str, str]], name: str) -> tuple[str, ...]:
+    """The members of a header that is a list, lower case, over all its lines."""
     return parse_codings(",".join(value for key, value in headers if key.lower() == name))
 
 

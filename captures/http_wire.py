@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from captures.content import codings_of
+from captures.content import codings_of, words_of
 from captures.exchange import Body, Exchange, Headers, Request, Response, header
-from dissectors.coding import DEFLATE, GZIP, parse_codings
+from dissectors.coding import DEFLATE, GZIP
 
 Leg = Literal["phone", "server"]
 Bodies = Callable[[str], Iterable[bytes] | None]  # the sha256 of a body, decoded or encoded -> its bytes, if kept
@@ -158,7 +158,7 @@ def ends_connection(request: Request, response: Response) -> bool:
     """Whether no further exchange can follow on the connection."""
     if response.status == 101 or (request.method == "CONNECT" and response.status < 300):
         return True
-    words = {*_codings(request.headers, "connection"), *_codings(response.headers, "connection")}
+    words = {*words_of(request.headers, "connection"), *words_of(response.headers, "connection")}
     if "close" in words:
         return True
     return response.version == "1.0" and "keep-alive" not in words
@@ -186,7 +186,7 @@ def _frame(
 ) -> tuple[Iterator[bytes | Gap], int | None]:
     """The body's wire form and the length its headers promise; sets the headers right first."""
     pieces, size = _coded(framing, body, bodies)
-    *others, last = _codings(framing.headers, "transfer-encoding") or ("",)
+    *others, last = words_of(framing.headers, "transfer-encoding") or ("",)
     if last == "chunked":
         if not TRANSFER.issuperset(others):
             framing.put("Transfer-Encoding", "chunked")
@@ -289,12 +289,8 @@ def _limited(pieces: Iterable[bytes | Gap], length: int | None) -> Iterator[byte
 
 
 def _chunked(headers: Headers | list[tuple[str, str]]) -> bool:
-    codings = _codings(headers, "transfer-encoding")
+    codings = words_of(headers, "transfer-encoding")
     return bool(codings) and codings[-1] == "chunked"
-
-
-def _codings(headers: Headers | list[tuple[str, str]], name: str) -> tuple[str, ...]:
-    return parse_codings(",".join(value for key, value in headers if key.lower() == name))
 
 
 def _head(start: str, headers: Iterable[tuple[str, str]]) -> bytes:
