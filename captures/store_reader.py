@@ -102,14 +102,16 @@ def with_codings_undone(exchange: Exchange, kept: BodyFiles, options: ReadOption
 
     Raises `StoreError`, and `OSError` where a decoded body cannot be kept.
     """
+    messages = exchange.request, exchange.response, exchange.rewritten_request, exchange.rewritten_response
+    if not any(message is not None and _is_coded(message) for message in messages):
+        return exchange  # nearly all
     problems = list(exchange.problems)
     told = any(said in problem for problem in problems for said in TOLD)
 
     def undone(message: M, whose: str) -> M:
-        codings = codings_of(message.headers)
-        if not codings or not message.body.size or not message.body.as_it_came:
+        if not _is_coded(message):
             return message
-        found, complaints = _undone(message.body, codings, kept, options)
+        found, complaints = _undone(message.body, codings_of(message.headers), kept, options)
         if not told:
             problems.extend(complaint + whose for complaint in complaints if complaint + whose not in problems)
         return replace(message, body=found)
@@ -122,6 +124,11 @@ def with_codings_undone(exchange: Exchange, kept: BodyFiles, options: ReadOption
         rewritten_response=exchange.rewritten_response and undone(exchange.rewritten_response, ""),
         problems=tuple(problems),
     )
+
+
+def _is_coded(message: Request | Response) -> bool:
+    """Whether the body stands as it came, in codings."""
+    return bool(message.body.size and message.body.as_it_came and codings_of(message.headers))
 
 
 def _undone(body: Body, codings: tuple[str, ...], kept: BodyFiles, options: ReadOptions) -> tuple[Body, list[str]]:
