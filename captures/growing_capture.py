@@ -22,7 +22,6 @@ LAST = 16  # blocks at the end that have to be whole; where they are, so are tho
 BUFFER = 1 << 20
 
 _SIZE = struct.Struct("<I")
-_BLOCK = struct.Struct("<II")
 _SMALLEST = 12
 
 
@@ -74,8 +73,7 @@ def _ends_well(file: BinaryIO, size: int) -> bool:
 def _read_through(file: BinaryIO, size: int) -> int:
     end = 0
     while end + _SMALLEST <= size:
-        file.seek(end)
-        _, length = _BLOCK.unpack(file.read(_BLOCK.size))
+        length = _number(file, end + 4)
         if length < _SMALLEST or end + length > size or _number(file, end + length - 4) != length:
             break
         end += length

@@ -37,11 +37,9 @@ class KillSwitch:
     def watch(self, file: Path | None) -> None:
         """Have a file for it from now on. Raises `OSError` where it cannot be made when it is needed."""
         if file is not None:
-            looked_at = file.parent.stat()
-            if not stat.S_ISDIR(looked_at.st_mode):
+            if not stat.S_ISDIR(file.parent.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), file)
-            if file.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+            refuse_folder(file)
         self.file = file
         if self.why():
             self._tell()
@@ -70,9 +68,14 @@ class KillSwitch:
 
 def make(file: Path) -> None:
     """The file that stops everything. Raises `OSError`, also for what is no file."""
+    refuse_folder(file)
+    file.touch()
+
+
+def refuse_folder(file: Path) -> None:
+    """Raises `IsADirectoryError`: a folder is always there."""
     if file.is_dir():
         raise IsADirectoryError(errno.EISDIR, "expected a file, found a folder", file)
-    file.touch()
 
 
 def remove(file: Path) -> None:

@@ -149,14 +149,13 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         inherited = {address_of(listener): listener for listener in from_manager()}
         if launch.hand_over and (before := ask(launch.state)) is not None:
             inherited |= {address_of(listener): listener for listener in before.listeners}
-            if deserted := {address_of(listener) for listener in before.for_phones} - set(
-                map(listens_at, launch.modes)
-            ):
+            wanted = {listens_at(mode) for mode in launch.modes}
+            if deserted := {address_of(listener) for listener in before.for_phones} - wanted:
                 host, port = min(deserted)
                 raise StartError(f"the upshim before listens for phones on {host}:{port}, which no --listen names")
         master.inherited = inherited
         if not await server.setup_servers():
-            raise StartError("; ".join(map(why_not_listening, server.servers)).strip("; ") or "cannot listen")
+            raise StartError("; ".join(filter(None, map(why_not_listening, server.servers))) or "cannot listen")
         addon.metrics.connections.set_function(lambda: len(server.connections))
         addon.metrics.certificate_expires.set_function(tls.expires)
         if launch.admin is not None:

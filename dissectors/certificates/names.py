@@ -53,19 +53,19 @@ class Name:
         return self.text
 
 
-def directory_name(octets: bytes, budget: tlv.Budget | None = None) -> str:
+def directory_name(octets: bytes) -> str:
     """A name of a directory, `directory:CN=...`; without the name where it cannot be read."""
     try:
-        return f"directory:{Name.read(tlv.parse_one(octets, budget))}"
+        return f"directory:{Name.read(tlv.parse_one(octets))}"
     except DissectError:
         return "directory:"
 
 
-def other_name(kind: str, octets: bytes, budget: tlv.Budget | None = None) -> str:
+def other_name(kind: str, octets: bytes) -> str:
     """A name of another kind: `upn:amy@contoso.com` for Microsoft's (KB 281245), of which only the kind otherwise."""
     if kind == oids.USER_PRINCIPAL_NAME:
         try:
-            return f"upn:{values.text(tlv.parse_one(octets, budget))}"
+            return f"upn:{values.text(tlv.parse_one(octets))}"
         except DissectError:
             pass
     return f"other:{kind}"
