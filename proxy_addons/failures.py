@@ -98,8 +98,8 @@ def fail_open(hook: Callable[[Self, Any], None]) -> Callable[[Self, Any], None]:
 def fail_open_async(hook: Callable[[Self, Any], Awaitable[None]]) -> Callable[[Self, Any], Awaitable[None]]:
     """`fail_open` for a coroutine hook. A cancellation passes: mitmproxy is closing the connection.
 
-    The hook may be begun outside of a task (lean_master.py): until its first `await` has to wait, it may not ask for
-    the current one, as asyncio's timeouts do.
+    The hook may run outside of a task (lean_master.py): it awaits futures, and may not ask for the current task, as
+    asyncio's timeouts do.
     """
 
     @functools.wraps(hook)
@@ -109,5 +109,5 @@ def fail_open_async(hook: Callable[[Self, Any], Awaitable[None]]) -> Callable[[S
         except Exception as error:  # noqa: BLE001 - that is the point
             self.failures.exception(error)
 
-    guarded.begins_anywhere = True  # type: ignore[attr-defined]
+    guarded.needs_no_task = True  # type: ignore[attr-defined]
     return guarded

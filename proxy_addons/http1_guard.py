@@ -143,7 +143,7 @@ def guard_here() -> Guard | None:
 _handle_event = _http1.Http1Connection._handle_event
 _serve_client = server.ConnectionHandler.handle_client
 _log_line = server.ConnectionHandler.log
-_request_head, _response_head = http1.read_request_head, http1.read_response_head
+stock_request_head, stock_response_head = http1.read_request_head, http1.read_response_head
 _body_reader = _http1.make_body_reader
 
 
@@ -177,11 +177,11 @@ def _read_request_head(lines: list[bytes]) -> http.Request:
     if guard is not None and (why := ambiguous(lines)) is not None:
         guard.ambiguous(why)
         raise ValueError(why)
-    return _request_head(lines)
+    return stock_request_head(lines)
 
 
 def _read_response_head(lines: list[bytes]) -> http.Response:
-    response = _response_head(lines)
+    response = stock_response_head(lines)
     if guard_here() is None:
         return response
     if 100 <= response.status_code < 200 and response.status_code != 101:

@@ -1,11 +1,11 @@
 """mitmproxy's master with a table of hooks in place of a search, and hooks that run where they arise.
 
-This file, http1_guard.py and launcher.py are the ones that know mitmproxy's inside.
+This file, http1_guard.py, quick_http.py and launcher.py are the ones that know mitmproxy's inside.
 
 mitmproxy looks through all addons for each of the dozen hooks of a request, does so once more for `update`, and makes
 a task for every one of them. Here the functions behind a hook are looked up once, `update` is left out where no addon
-has it, and a hook runs in place for as long as nothing has to be awaited; only what is left to await becomes a task.
-A head and the body behind it are sent at once, which halves the calls of the system.
+has it, and a hook runs in place for as long as nothing has to be awaited; what is left to await becomes a task only where it needs
+one. A head and the body behind it are sent at once, which halves the calls of the system.
 
 Listening sockets may come from somebody else (listeners.py); mitmproxy opens the others.
 """
@@ -22,15 +22,20 @@ import socket
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from mitmproxy import ctx, exceptions, flow, hooks, http, options, optmanager
 from mitmproxy.addonmanager import AddonManager, traverse
+from mitmproxy.addons import next_layer
 from mitmproxy.master import Master
-from mitmproxy.proxy import commands, context, events, layer, mode_servers
+from mitmproxy.proxy import commands, context, events, layer, layers, mode_servers
+from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 from mitmproxy.proxy.mode_specs import TCP
 
 from proxy_addons.listeners import Address, normal
+from proxy_addons.quick_http import QuickHttp
 
 logger = logging.getLogger("upshim")
 
@@ -38,7 +43,17 @@ SMALL = 16 << 10  # bytes up to which what is sent one after the other is sent a
 BACKLOG = 1024  # connections that may wait to be accepted
 
 Function = Callable[..., Awaitable[None] | None]
-Rest = tuple[Awaitable[None], Iterator[Function]]  # what is left of a hook: one to be awaited, those behind it
+
+
+class Rest(NamedTuple):
+    """What is left of a hook: the one to be awaited, those behind it, and what the first waits for where it was begun.
+
+    One that was begun needs no task of its own.
+    """
+
+    awaitable: Any
+    functions: Iterator[Function]
+    waits_for: Any = None
 
 
 class HookTable(AddonManager):
@@ -47,6 +62,7 @@ class HookTable(AddonManager):
     def __init__(self, master: Master) -> None:
         super().__init__(master)
         self._functions: dict[str, tuple[Function, ...]] = {}
+        self._begun: dict[hooks.Hook, Rest] = {}
 
     def add(self, *addons: Any) -> None:
         """Add addons behind the others."""
@@ -83,50 +99,78 @@ class HookTable(AddonManager):
             await self.finish(event, rest)
 
     def begin(self, event: hooks.Hook) -> Rest | None:
-        """Run a hook as far as nothing has to be awaited; what is left for `finish`, or None."""
-        argument = argument_of(event)
-        functions = iter(self.functions(event.name))
-        rest = self._go_on(event, functions, argument)
+        """Run a hook as far as nothing has to be awaited; what is left, or None.
+
+        One of which something is left may be begun again, by whoever is handed the hook next: that changes nothing.
+        """
+        rest = self._begun.get(event)
         if rest is None:
-            self._update(event, argument)
+            argument = argument_of(event)
+            rest = self._go_on(event, iter(self.functions(event.name)), argument)
+            if rest is None:
+                self._update(event, argument)
+            else:
+                self._begun[event] = rest
         return rest
 
     async def finish(self, event: hooks.Hook, rest: Rest | None) -> None:
         """The rest of a hook."""
+        self._begun.pop(event, None)
         argument = argument_of(event)
         while rest is not None:
-            awaitable, functions = rest
+            begun = rest.waits_for is not None
             try:
-                await awaitable
+                await (go_on(rest.awaitable, rest.waits_for) if begun else rest.awaitable)
             except exceptions.AddonHalt:
                 break
             except Exception as error:  # noqa: BLE001 - whatever an addon does, the exchange goes on
                 tell(event, error)
-            rest = self._go_on(event, functions, argument)
+            rest = self._go_on(event, rest.functions, argument)
         self._update(event, argument)
+
+    def follow(self, event: hooks.Hook, rest: Rest, finished: Callable[[], None]) -> None:
+        """`finish` without a task, for what was begun: it goes on whenever what it waits for is there."""
+        self._begun.pop(event, None)
+
+        def there(_future: Any) -> None:
+            left = self._step(event, rest)
+            if left is None:
+                self._update(event, argument_of(event))
+                finished()
+            elif left.waits_for is None:
+                task = asyncio.get_running_loop().create_task(self.finish(event, left))
+                task.add_done_callback(lambda _task: finished())
+            else:
+                self.follow(event, left, finished)
+
+        rest.waits_for._asyncio_future_blocking = False  # as a task has it
+        rest.waits_for.add_done_callback(there)
+
+    def _step(self, event: hooks.Hook, rest: Rest) -> Rest | None:
+        try:
+            return rest._replace(waits_for=rest.awaitable.send(None))
+        except (StopIteration, exceptions.AddonHalt) as end:
+            if isinstance(end, exceptions.AddonHalt):
+                return None
+        except Exception as error:  # noqa: BLE001 - whatever an addon does, the exchange goes on
+            tell(event, error)
+        return self._go_on(event, rest.functions, argument_of(event))
 
     def _go_on(self, event: hooks.Hook, functions: Iterator[Function], argument: Any) -> Rest | None:
         for function in functions:
             try:
                 result = function(argument)
+                if result is None or not inspect.isawaitable(result):
+                    continue
+                if not getattr(function, "needs_no_task", False):
+                    return Rest(result, functions)
+                return Rest(result, functions, result.send(None))  # type: ignore[attr-defined]
+            except StopIteration:
+                continue
             except exceptions.AddonHalt:
                 break
             except Exception as error:  # noqa: BLE001 - whatever an addon does, the exchange goes on
                 tell(event, error)
-                continue
-            if result is not None and inspect.isawaitable(result):
-                if not getattr(function, "begins_anywhere", False):
-                    return result, functions
-                try:
-                    waits_for = result.send(None)  # type: ignore[attr-defined]
-                except StopIteration:
-                    continue
-                except exceptions.AddonHalt:
-                    break
-                except Exception as error:  # noqa: BLE001 - as above
-                    tell(event, error)
-                    continue
-                return go_on(result, waits_for), functions
         return None
 
     def _update(self, event: hooks.Hook, argument: Any) -> None:
@@ -176,10 +220,12 @@ def tell(event: hooks.Hook, error: Exception) -> None:
 class InPlace:
     """A connection's outermost layer; hooks run inside of it, and what is left of one to await goes on outside."""
 
-    def __init__(self, outermost: layer.Layer, table: HookTable, left: dict[hooks.Hook, Rest]) -> None:
+    def __init__(self, outermost: layer.Layer, table: HookTable, now: Callable[[events.Event], None]) -> None:
+        """`now` has an event handled, from outside."""
         self.outermost = outermost
         self._table = table
-        self._left = left
+        self._now = now
+        self._direct: QuickHttp | None = None
 
     @property
     def context(self) -> context.Context:
@@ -190,8 +236,11 @@ class InPlace:
         """What mitmproxy is to do about an event."""
         waiting = deque([event])
         unsent: commands.SendData | None = None
+        if self._direct is None and isinstance(event, events.DataReceived):
+            self._direct = behind_what_hands_on(self.outermost)
+        first = self._direct or self.outermost
         while waiting:
-            for command in self.outermost.handle_event(waiting.popleft()):
+            for command in first.handle_event(waiting.popleft()):
                 if isinstance(command, commands.SendData):
                     if unsent is not None and unsent.connection is command.connection and len(unsent.data) < SMALL:
                         unsent = commands.SendData(unsent.connection, unsent.data + command.data)
@@ -207,21 +256,44 @@ class InPlace:
                     yield command
                     continue
                 rest = self._table.begin(command)
-                if rest is not None:
-                    self._left[command] = rest
+                if rest is None:
+                    if command.blocking:
+                        waiting.append(events.HookCompleted(command))
+                elif rest.waits_for is None:
                     yield command
-                elif command.blocking:
-                    waiting.append(events.HookCompleted(command))
+                else:
+                    self._table.follow(command, rest, partial(self._hook_completed, command))
         if unsent is not None:
             yield unsent
+
+    def _hook_completed(self, hook: commands.StartHook) -> None:
+        if hook.blocking:
+            self._now(events.HookCompleted(hook))
+
+
+def behind_what_hands_on(layer_: layer.Layer) -> QuickHttp | None:
+    """The layer for HTTP, where those around it only hand it what comes, and nothing is waited for."""
+    while not isinstance(layer_, QuickHttp):
+        if isinstance(layer_, layer.NextLayer):
+            inner = layer_.layer
+        elif isinstance(layer_, modes.DestinationKnown):
+            inner = getattr(layer_, "child_layer", None)
+            if getattr(layer_._handle_event, "__self__", None) is not inner:
+                return None
+        else:
+            return None
+        if inner is None or layer_._paused or layer_._paused_event_queue:
+            return None
+        layer_ = inner
+    return layer_
 
 
 class Handler(mode_servers.ProxyConnectionHandler):
     """A connection of a phone."""
 
     def __init__(self, master: LeanMaster, *others: Any) -> None:
-        self._left: dict[hooks.Hook, Rest] = {}
         self._table = master.addons
+        self._late: set[asyncio.Task[None]] = set()
         super().__init__(master, *others)
 
     @property
@@ -231,17 +303,28 @@ class Handler(mode_servers.ProxyConnectionHandler):
 
     @layer.setter
     def layer(self, outermost: layer.Layer) -> None:
-        self._layer = InPlace(outermost, self._table, self._left)
+        self._layer = InPlace(outermost, self._table, self.now)
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
         """A hook that mitmproxy itself awaits, or the rest of one that was begun in place."""
         with self.timeout_watchdog.disarm():
-            rest = self._left.pop(hook, None) or self._table.begin(hook)
+            rest = self._table.begin(hook)
             if rest is not None:
                 await self._table.finish(hook, rest)
             argument = argument_of(hook)
             if isinstance(argument, flow.Flow):
                 await argument.wait_for_resume()
+
+    def now(self, event: events.Event) -> None:
+        """Have an event handled at once, or as soon as the one before it is."""
+        handling = self.server_event(event)
+        try:
+            waits_for = handling.send(None)
+        except StopIteration:
+            return
+        task = asyncio.get_running_loop().create_task(go_on(handling, waits_for))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     async def drain_writers(self) -> None:
         """Wait until what was written has gone, where it has not gone at once."""
@@ -270,6 +353,7 @@ class LeanMaster(Master):
         http.Headers.get = first_of  # type: ignore[method-assign,assignment]
         context.Context.fork = fork  # type: ignore[method-assign,assignment]
         optmanager._Option.current = current  # type: ignore[method-assign,assignment]
+        next_layer.HttpLayer = layers.HttpLayer = make_http  # type: ignore[assignment,attr-defined,misc]
         mode_servers.AsyncioServerInstance.listen = listen  # type: ignore[method-assign,assignment]
 
     def shutdown(self) -> None:
@@ -323,6 +407,12 @@ stock_handler, stock_listen = mode_servers.ProxyConnectionHandler, mode_servers.
 def make_handler(master: Master, *others: Any) -> mode_servers.ProxyConnectionHandler:
     """A connection of whichever master there is: a process may run stock ones too."""
     return Handler(master, *others) if isinstance(master, LeanMaster) else stock_handler(master, *others)
+
+
+def make_http(of: context.Context, mode: HTTPMode) -> HttpLayer:
+    """The layer for HTTP, likewise."""
+    master = ctx.master
+    return QuickHttp(of, mode, master.addons) if isinstance(master, LeanMaster) else HttpLayer(of, mode)
 
 
 async def listen(instance: mode_servers.AsyncioServerInstance[Any], host: str, port: int) -> list[Any]:

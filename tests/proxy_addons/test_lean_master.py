@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mitmproxy import ctx, exceptions, hooks, http, options
+from mitmproxy import ctx, exceptions, http, options
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.coretypes.multidict import _MultiDict as MultiDict
 from mitmproxy.proxy import commands, context, events
@@ -62,7 +62,6 @@ class Waits:
     async def request(self, flow: http.HTTPFlow) -> None:
         self.heard.append("begins")
         await self.until.wait()
-        self.heard.append("ends")
         if self.raises is not None:
             raise self.raises
 
@@ -153,28 +152,87 @@ class Asks:
             yield self.hook
 
 
+class WaitsAnywhere:
+    """An addon whose hook needs no task."""
+
+    def __init__(self, heard: list[str], until: list[asyncio.Future[None]], raises: type[Exception] | None = None):
+        self.heard = heard
+        self.until = until
+        self.raises = raises
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        self.heard.append("begins")
+        for one in self.until:
+            await one
+            self.heard.append("goes on")
+        if self.raises is not None:
+            raise self.raises
+
+    request.needs_no_task = True  # type: ignore[attr-defined]
+
+
 def test_only_what_has_to_be_awaited_leaves_its_place() -> None:
     heard: list[str] = []
 
     async def use(table: HookTable) -> None:
         table.add(One(heard))
-        left: dict[hooks.Hook, Any] = {}
         layer: Any = Asks(tflow(), heard)
-        told = list(InPlace(layer, table, left).handle_event(events.Start()))
+        place = InPlace(layer, table, lambda event: heard.extend(map(str, place.handle_event(event))))
+        told = list(place.handle_event(events.Start()))
         assert [type(one) for one in told] == [commands.Log]
-        assert (heard, left) == (["one", "answered"], {})
+        assert heard == ["one", "answered"]
         going = asyncio.Event()
         table.add(Waits(heard, going), Last(heard))
-        told = list(InPlace(layer, table, left).handle_event(events.Start()))
+        told = list(place.handle_event(events.Start()))
         assert told == [layer.hook]
-        rest = asyncio.ensure_future(table.finish(layer.hook, left.pop(layer.hook)))
+        rest = asyncio.ensure_future(table.finish(layer.hook, table.begin(layer.hook)))
         await asyncio.sleep(0)
         assert heard[2:] == ["one", "begins"]
         going.set()
         await rest
-        assert heard[4:] == ["ends", "last"]
+        assert heard[4:] == ["last"]
 
     with_table(use)
+
+
+@pytest.mark.parametrize("raises", [None, ValueError, exceptions.AddonHalt])
+@pytest.mark.parametrize("futures", [0, 1, 3])
+def test_a_hook_that_needs_no_task_goes_on_when_what_it_waits_for_is_there(
+    futures: int, raises: type[Exception] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not futures and raises is exceptions.AddonHalt:
+        return  # nothing is left of it
+    heard: list[str] = []
+
+    async def use(table: HookTable) -> None:
+        until = [asyncio.get_running_loop().create_future() for _ in range(futures)]
+        table.add(WaitsAnywhere(heard, until, raises), Waits(heard, ready := asyncio.Event()), Last(heard))
+        ready.set()
+        layer: Any = Asks(tflow(), heard)
+        before = asyncio.all_tasks()
+        finished = asyncio.Event()
+
+        def now(event: events.Event) -> None:
+            assert [type(one) for one in layer.handle_event(event)] == [commands.Log]
+            finished.set()
+
+        told = list(InPlace(layer, table, now).handle_event(events.Start()))
+        if not futures:  # it was through at once, and the next one needs a task
+            assert told == [layer.hook]
+            await table.finish(layer.hook, table.begin(layer.hook))
+            return
+        assert not told
+        for future in until:
+            assert asyncio.all_tasks() == before, "no task for it"
+            future.set_result(None)
+            await asyncio.sleep(0)
+        await asyncio.wait_for(finished.wait(), 10)
+
+    with_table(use)
+    if futures:
+        others = [] if raises is exceptions.AddonHalt else ["begins", "last"]
+        assert heard == ["begins", *["goes on"] * futures, *others, "answered"]
+    assert ("failed in request" in caplog.text) == (raises is ValueError)
 
 
 def test_the_inside_of_mitmproxy_is_as_this_expects() -> None:

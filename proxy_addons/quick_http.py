@@ -1,0 +1,308 @@
+"""The plain exchange of HTTP/1, over connections that are there already, without mitmproxy's many layers.
+
+Most of what a proxy has to do for a fleet is one shape: a POST with a Content-Length that has come whole, on a
+connection that stays, and an answer with a Content-Length. mitmproxy passes each part of it through five layers. Here
+it is taken in one go: the same hooks run in the same order with the same flow, and the same bytes go on.
+
+Whatever else comes - a chunked body, an interim answer, an end, a second request before the first is answered, an addon
+that wants to answer itself - is mitmproxy's: its layers are brought to where the exchange is by having them take the
+request again, without its hooks and without sending what was sent (`_catch_up`), and go on from there. The first
+exchange of a connection, which opens the server's, always is.
+
+Beside http1_guard.py, lean_master.py and launcher.py this file knows mitmproxy's inside.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+from mitmproxy import connection, http
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HttpClient, HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+)
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
+
+from proxy_addons import http1_guard
+
+SMALL = 64 << 10  # bytes of a body that is taken in one go
+END_OF_HEAD = b"\r\n\r\n"
+
+Commands = Generator[commands.Command, Any, None]
+
+
+class Hooks(Protocol):
+    """Where hooks run."""
+
+    def begin(self, event: commands.StartHook) -> object | None:
+        """Run a hook; something where there is more of it to come, None where not."""
+
+
+class Reached(IntEnum):
+    """The last that has happened to an exchange."""
+
+    HEADERS_HOOK = 1
+    REQUEST_HOOK = 2
+    SENT = 3
+    ANSWER_HEADERS_HOOK = 4
+    ANSWER_HOOK = 5
+
+
+HOOKS: dict[type[commands.Command], Reached] = {
+    HttpRequestHeadersHook: Reached.HEADERS_HOOK,
+    HttpRequestHook: Reached.REQUEST_HOOK,
+    HttpResponseHeadersHook: Reached.ANSWER_HEADERS_HOOK,
+    HttpResponseHook: Reached.ANSWER_HOOK,
+}
+
+
+class Asked(NamedTuple):
+    """A request that has come whole."""
+
+    request: http.Request
+    body: bytes
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """An exchange: its two ends, and what has come from them."""
+
+    flow: http.HTTPFlow
+    server: connection.Server
+    came: events.DataReceived
+    answered: events.DataReceived | None = None
+
+
+class QuickHttp(HttpLayer):
+    """mitmproxy's layer for all HTTP of one connection of a phone, with a short way through it."""
+
+    def __init__(self, context: Context, mode: HTTPMode, hooks: Hooks) -> None:
+        super().__init__(context, mode)
+        options = context.options
+        self._hooks = hooks
+        self._under_way: UnderWay | None = None  # while its answer is waited for
+        self._allowed = (
+            mode is HTTPMode.transparent
+            and options.keep_host_header
+            and not (options.validate_inbound_headers or options.stream_large_bodies or options.body_size_limit)
+        )
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        under_way = self._under_way
+        if under_way is not None:
+            self._under_way = None
+            if isinstance(event, events.DataReceived) and event.connection is under_way.server:
+                found = plain_answer(under_way.flow.request, event.data)
+                if found is not None:
+                    under_way.answered = event
+                    return self._answer(under_way, *found)
+            return self._leave(under_way, event)
+        if isinstance(event, events.DataReceived) and self._allowed and event.connection is self.context.client:
+            server = self._idle_server()
+            if server is not None and (asked := plain_request(event.data)) is not None:
+                return self._ask(event, server, asked)
+        return self._stock(event)
+
+    def _stock(self, event: events.Event) -> Commands:
+        """What mitmproxy does."""
+        found: Commands = super()._handle_event(event)
+        return found
+
+    def _idle_server(self) -> connection.Server | None:
+        """The server's connection, where both ends are open and nothing is under way."""
+        if self.streams or len(self.connections) != 2:
+            return None
+        phone = self.connections[self.context.client]
+        if type(phone) is not Http1Server or phone.buf or phone.state != phone.read_headers:
+            return None
+        for server, client in self.connections.items():
+            if isinstance(server, connection.Server) and type(client) is HttpClient:
+                mine, layer = self.context.server, client.child_layer
+                if (
+                    server.connected
+                    and server.address == mine.address
+                    and not (server.tls or mine.tls or server.via or mine.via)
+                    and type(layer) is Http1Client
+                    and layer.stream_id is None
+                    and not layer.buf
+                ):
+                    return server
+        return None
+
+    def _ask(self, event: events.DataReceived, server: connection.Server, asked: Asked) -> Commands:
+        request = asked.request
+        if (guard := http1_guard.guard_here()) is not None:
+            guard.observer.received(event.connection.id, len(event.data))
+        flow = http.HTTPFlow(self.context.client, server)
+        flow.request, flow.live = request, True
+        request.data.host, request.data.port = self.context.server.address[:2]  # type: ignore[index]
+        request.data.scheme = b"http"
+        under_way = UnderWay(flow, server, event)
+        yield from self._run(HttpRequestHeadersHook(flow))
+        if request.stream or self._unusual(under_way):
+            yield from self._catch_up(under_way, Reached.HEADERS_HOOK)
+            return
+        request.timestamp_end = time.time()
+        request.data.content = asked.body
+        yield from self._run(HttpRequestHook(flow))
+        if self._unusual(under_way) or http1.connection_close(request.http_version, request.headers):
+            yield from self._catch_up(under_way, Reached.REQUEST_HOOK)
+            return
+        self._under_way = under_way
+        yield commands.SendData(server, http1.assemble_request_head(request) + (request.data.content or b""))
+
+    def _run(self, hook: commands.StartHook) -> Commands:
+        if self._hooks.begin(hook) is not None:
+            yield hook
+
+    def _unusual(self, under_way: UnderWay) -> bool:
+        """Whether an addon, or either end, has done something meanwhile."""
+        flow, server = under_way.flow, under_way.server
+        return (
+            flow.response is not None
+            or flow.error is not None
+            or bool(self._paused_event_queue)
+            or not server.connected
+            or (flow.request.data.host, flow.request.data.port) != self.context.server.address[:2]  # type: ignore[index]
+            or server.via is not None
+        )
+
+    def _answer(self, under_way: UnderWay, response: http.Response, body: bytes) -> Commands:
+        flow = under_way.flow
+        flow.response = response
+        yield from self._run(HttpResponseHeadersHook(flow))
+        if (
+            response.stream
+            or flow.error
+            or self._paused_event_queue
+            or http1.connection_close(response.http_version, response.headers)
+        ):
+            yield from self._catch_up(under_way, Reached.ANSWER_HEADERS_HOOK)
+            return
+        response.data.content = body
+        response.timestamp_end = time.time()
+        yield from self._run(HttpResponseHook(flow))
+        if (
+            flow.error
+            or self._paused_event_queue
+            or http1.connection_close(response.http_version, response.headers)  # an addon says goodbye
+        ):
+            yield from self._catch_up(under_way, Reached.ANSWER_HOOK)
+            return
+        flow.live = False
+        sent = http1.assemble_response_head(response) + (response.data.content or b"")
+        yield commands.SendData(self.context.client, sent)
+
+    def _leave(self, under_way: UnderWay, event: events.Event) -> Commands:
+        """Leave an exchange that waits for its answer to mitmproxy."""
+        yield from self._catch_up(under_way, Reached.SENT)
+        yield from self._stock(event)
+
+    def _catch_up(self, under_way: UnderWay, reached: Reached) -> Commands:
+        """Bring mitmproxy's layers to where an exchange is, and let them go on with what has come meanwhile."""
+        flow, server = under_way.flow, under_way.server
+        request, response = flow.request, flow.response
+        asked = request.data.content, request.timestamp_end
+        answered = (None, None) if response is None else (response.data.content, response.timestamp_end)
+        state, error = server.state, flow.error
+        flow.error = None
+        if reached >= Reached.SENT:
+            server.state, flow.response = connection.ConnectionState.OPEN, None  # as it was
+        caught_up = False
+        todo: deque[events.Event] = deque([under_way.came])
+        if reached > Reached.SENT and under_way.answered is not None:
+            todo.append(under_way.answered)
+        while todo:
+            for command in self._stock(todo.popleft()):
+                hook = HOOKS.get(type(command))
+                if not isinstance(command, commands.StartHook) or caught_up or hook is None or hook > reached:
+                    if caught_up or reached < Reached.SENT or not isinstance(command, commands.SendData):
+                        yield command
+                    continue
+                if hook == Reached.HEADERS_HOOK:
+                    (stream,) = self.streams.values()
+                    stream.flow = flow
+                    self.connections[self.context.client].request = request  # type: ignore[attr-defined]
+                elif hook == Reached.REQUEST_HOOK:
+                    request.data.content, request.timestamp_end = asked
+                elif hook == Reached.ANSWER_HEADERS_HOOK:
+                    flow.response = response
+                    if hook == reached:  # what a later hook says does not end the server's connection
+                        self.connections[server].child_layer.response = response  # type: ignore[attr-defined]
+                elif response is not None:
+                    response.data.content, response.timestamp_end = answered
+                if hook == reached:
+                    caught_up, flow.error = True, error
+                    restore(server, state)
+                    meanwhile = [*self._paused_event_queue, events.HookCompleted(command)]
+                    self._paused_event_queue.clear()
+                    todo.extendleft(reversed(meanwhile))
+                else:
+                    todo.appendleft(events.HookCompleted(command))
+        restore(server, state)
+
+
+def restore(server: connection.Server, state: connection.ConnectionState) -> None:
+    """Give a connection back the state it was in, unless it has been closed since."""
+    if server.connected:
+        server.state = state
+
+
+def plain_request(data: bytes) -> Asked | None:
+    """A request of the plain shape, and nothing behind it; None where it is any other, or not whole."""
+    if not data.startswith(b"POST /"):
+        return None
+    end = data.find(END_OF_HEAD)
+    if end < 0 or len(data) - end > SMALL:
+        return None
+    lines = plain_lines(data[:end])
+    if lines is None or http1_guard.ambiguous(lines) is not None:
+        return None
+    try:
+        request = http1_guard.stock_request_head(lines)
+        length = http1.expected_http_body_size(request)
+    except ValueError:
+        return None
+    body = data[end + len(END_OF_HEAD) :]
+    plain = length and length == len(body) and "expect" not in request.headers and "upgrade" not in request.headers
+    if not plain or http1.connection_close(request.http_version, request.headers):
+        return None
+    return Asked(request, body)
+
+
+def plain_answer(request: http.Request, data: bytes) -> tuple[http.Response, bytes] | None:
+    """An answer of the plain shape, and nothing behind it; None where it is any other, or not whole."""
+    end = data.find(END_OF_HEAD)
+    if end < 0 or len(data) - end > SMALL:
+        return None
+    lines = plain_lines(data[:end])
+    if lines is None:
+        return None
+    try:
+        response = http1_guard.stock_response_head(lines)
+        length = http1.expected_http_body_size(request, response)
+    except ValueError:
+        return None
+    body = data[end + len(END_OF_HEAD) :]
+    plain = length and length == len(body) and len(response.headers.get_all("content-length")) == 1
+    if not plain or http1.connection_close(response.http_version, response.headers):
+        return None
+    return response, body
+
+
+def plain_lines(head: bytes) -> list[bytes] | None:
+    """The lines of a head; None where they do not all end alike."""
+    lines = head.split(b"\r\n")
+    ends = len(lines) - 1
+    return lines if all(lines) and head.count(b"\n") == head.count(b"\r") == ends else None
