@@ -4,8 +4,8 @@ This file, http1_guard.py, quick_http.py and launcher.py are the ones that know 
 
 mitmproxy looks through all addons for each of the dozen hooks of a request, does so once more for `update`, and makes
 a task for every one of them. Here the functions behind a hook are looked up once, `update` is left out where no addon
-has it, and a hook runs in place for as long as nothing has to be awaited; what is left to await becomes a task only where it needs
-one. A head and the body behind it are sent at once, which halves the calls of the system.
+has it, and a hook runs in place for as long as nothing has to be awaited; what is left to await becomes a task only
+where it needs one. A head and the body behind it are sent at once, which halves the calls of the system.
 
 Listening sockets may come from somebody else (listeners.py); mitmproxy opens the others.
 """
