@@ -1,5 +1,4 @@
-"""What mitmproxy's HTTP/1 does not do by itself, put around it (lean_master.py names the other files that
-know its inside).
+"""What mitmproxy's HTTP/1 does not do by itself, put around it.
 
 - A head, or anything else that is waited for the end of, has a limit, and a phone that sends its next request while
   the answer to the last one is under way is not read from: mitmproxy would keep it all in memory.
