@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from functools import lru_cache
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from mitmproxy import connection, http
 from mitmproxy.net.http import http1
@@ -38,8 +39,12 @@ from proxy_addons import http1_guard
 
 SMALL = 64 << 10  # bytes of a body that is taken in one go
 END_OF_HEAD = b"\r\n\r\n"
+REMEMBERED = 256  # heads, of requests and of answers
+REMEMBERED_BYTES = 2 << 10  # of a head
+ASKED_BY_POST = http.Request.make("POST", "http://server/")
 
 Commands = Generator[commands.Command, Any, None]
+Data = TypeVar("Data", http.RequestData, http.ResponseData)
 
 
 class Hooks(Protocol):
@@ -103,7 +108,7 @@ class QuickHttp(HttpLayer):
         if under_way is not None:
             self._under_way = None
             if isinstance(event, events.DataReceived) and event.connection is under_way.server:
-                found = plain_answer(under_way.flow.request, event.data)
+                found = plain_answer(event.data)
                 if found is not None:
                     under_way.answered = event
                     return self._answer(under_way, *found)
@@ -266,7 +271,39 @@ def plain_request(data: bytes) -> Asked | None:
     end = data.find(END_OF_HEAD)
     if end < 0 or len(data) - end > SMALL:
         return None
-    lines = plain_lines(data[:end])
+    head = (request_head if end > REMEMBERED_BYTES else remembered_request)(data[:end])
+    body = data[end + len(END_OF_HEAD) :]
+    if head is None or head.length != len(body):
+        return None
+    request = http.Request.__new__(http.Request)
+    request.data = afresh(head.data, http.RequestData)
+    return Asked(request, body)
+
+
+def plain_answer(data: bytes) -> tuple[http.Response, bytes] | None:
+    """An answer of the plain shape, and nothing behind it; None where it is any other, or not whole."""
+    end = data.find(END_OF_HEAD)
+    if end < 0 or len(data) - end > SMALL:
+        return None
+    head = (answer_head if end > REMEMBERED_BYTES else remembered_answer)(data[:end])
+    body = data[end + len(END_OF_HEAD) :]
+    if head is None or head.length != len(body):
+        return None
+    response = http.Response.__new__(http.Response)
+    response.data = afresh(head.data, http.ResponseData)
+    return response, body
+
+
+class Head(NamedTuple, Generic[Data]):
+    """A head of the plain shape, and how long the body behind it is."""
+
+    data: Data
+    length: int
+
+
+def request_head(head: bytes) -> Head[http.RequestData] | None:
+    """The head of a request, without the blank line; None where it is of another shape."""
+    lines = plain_lines(head)
     if lines is None or http1_guard.ambiguous(lines) is not None:
         return None
     try:
@@ -274,31 +311,40 @@ def plain_request(data: bytes) -> Asked | None:
         length = http1.expected_http_body_size(request)
     except ValueError:
         return None
-    body = data[end + len(END_OF_HEAD) :]
-    plain = length and length == len(body) and "expect" not in request.headers and "upgrade" not in request.headers
+    plain = length and "expect" not in request.headers and "upgrade" not in request.headers
     if not plain or http1.connection_close(request.http_version, request.headers):
         return None
-    return Asked(request, body)
+    return Head(request.data, length or 0)
 
 
-def plain_answer(request: http.Request, data: bytes) -> tuple[http.Response, bytes] | None:
-    """An answer of the plain shape, and nothing behind it; None where it is any other, or not whole."""
-    end = data.find(END_OF_HEAD)
-    if end < 0 or len(data) - end > SMALL:
-        return None
-    lines = plain_lines(data[:end])
+def answer_head(head: bytes) -> Head[http.ResponseData] | None:
+    """The head of an answer to POST, likewise."""
+    lines = plain_lines(head)
     if lines is None:
         return None
     try:
         response = http1_guard.stock_response_head(lines)
-        length = http1.expected_http_body_size(request, response)
+        length = http1.expected_http_body_size(ASKED_BY_POST, response)
     except ValueError:
         return None
-    body = data[end + len(END_OF_HEAD) :]
-    plain = length and length == len(body) and len(response.headers.get_all("content-length")) == 1
+    plain = length and length > 0 and len(response.headers.get_all("content-length")) == 1
     if not plain or http1.connection_close(response.http_version, response.headers):
         return None
-    return response, body
+    return Head(response.data, length or 0)
+
+
+remembered_request = lru_cache(REMEMBERED)(request_head)  # phones of one kind ask alike, and are answered alike
+remembered_answer = lru_cache(REMEMBERED)(answer_head)
+
+
+def afresh(data: Data, kind: type[Data]) -> Data:
+    """What was read of a head, for another exchange that begins now."""
+    made = kind.__new__(kind)
+    vars(made).update(vars(data))
+    made.headers = http.Headers.__new__(http.Headers)
+    made.headers.fields = data.headers.fields
+    made.timestamp_start = time.time()
+    return made
 
 
 def plain_lines(head: bytes) -> list[bytes] | None:
