@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dissectors.errors import DissectError, LimitExceeded
-from dissectors.xml_body.elements import WHITE_SPACE, Element, Place, RawValue, offsets, read_elements
+from dissectors.xml_body.elements import WHITE_SPACE, Element, Place, RawValue, offsets
 from dissectors.xml_body.encoding import BodyText, decode_text, without_padding
+from dissectors.xml_body.skeletons import elements_of
 
 MAX_PARTS = 1024
 _STEP = 1024  # characters between two known byte offsets
@@ -19,6 +20,8 @@ _SPECIAL = re.compile(r"[<>&\r]|^[ \t\n]+|[ \t\n]+\Z")
 _SPECIAL_QUOTED = re.compile(r"[<&\"\r\n\t]|^ +| +\Z")
 _SPECIAL_APOSTROPHED = re.compile(r"[<&'\r\n\t]|^ +| +\Z")
 _NAMED = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&apos;"}
+
+_new = tuple.__new__  # makes a named tuple at half of the cost
 
 
 class Span(NamedTuple):
@@ -84,7 +87,7 @@ class XmlBody:
         start, end = without_padding(decoded.text)
         known = _byte_offsets(decoded, octets)
         try:
-            elements = read_elements(decoded.text[start:end])
+            elements = elements_of(decoded.text[start:end])
         except DissectError as error:
             before = decoded.text[start:end].encode("utf-8")[: error.offset].decode("utf-8", "ignore")
             offset = _byte_offset(decoded, known, start + len(before)) if known else start + len(before)
@@ -110,13 +113,16 @@ class XmlBody:
 
     def field(self, raw: RawValue, name: str) -> Field:
         """The value with its byte span."""
-        if isinstance(self._byte_offsets, range) and raw.start is not None and raw.end is not None:
-            shift = self._start + self._byte_offsets.start  # a byte a character: most bodies
-            return Field(raw.value, Span(raw.start + shift, raw.end + shift), raw.place, name, raw.start + shift)
-        if raw.start is None or raw.end is None or self._byte_offsets is None:
-            return Field(raw.value, None, raw.place, name, self._byte(raw.start or 0))
-        span = Span(self._byte(raw.start), self._byte(raw.end))
-        return Field(raw.value, span, raw.place, name, span.start)
+        value, start, end, place = raw
+        known = self._byte_offsets
+        if start is None or end is None or known is None:
+            return Field(value, None, place, name, self._byte(start or 0))
+        if isinstance(known, range):  # a byte a character: most bodies
+            shift = self._start + known.start
+            first = start + shift
+            return _new(Field, (value, _new(Span, (first, end + shift)), place, name, first, ""))
+        span = Span(self._byte(start), self._byte(end))
+        return Field(value, span, place, name, span.start)
 
     def part_fields(self, raw: RawValue, name: str, separators: str) -> list[list[Field]]:
         """The parts of a list written as text, each with its span: outer by the first separator, inner by the second.
