@@ -237,18 +237,19 @@ def _told(answer: UpdateAnswer, name: str) -> bool:
 def _edit(untouched: Edited, codings: Sequence[str], what: str, edit: Callable[[], bytes]) -> Edited:
     try:
         changed = edit()
-        return replace(untouched, sent=encode_body(changed, codings, untouched.original), sent_decoded=changed)
+        sent = encode_body(changed, codings, untouched.original) if codings else changed
     except DissectError as error:
         return replace(untouched, problems=(f"no {what} made: {error}",))
+    return Edited(untouched.original, sent, untouched.decoded, changed, untouched.problems, untouched.facts)
 
 
 def phone_of(check: UpdateCheck, address: str | None = None, *, users: bool = False) -> Phone:
     """What the policy needs to know of an update check. Modules of different versions give no version."""
 
     def text(field: Field | None) -> str | None:
-        return field.value.strip() if field is not None and field.value.strip() else None
+        return None if field is None else field.value.strip() or None
 
-    versions = {module.installed.version for module in check.modules if module.installed.version is not None}
+    versions = {module.installed.version for module in check.modules} - {None}
     return Phone(
         device_type=text(check.device_type),
         vendor=text(check.vendor),

@@ -19,6 +19,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _SPECIAL = re.compile(r"[<>&\r]|^[ \t\n]+|[ \t\n]+\Z")
 _SPECIAL_QUOTED = re.compile(r"[<&\"\r\n\t]|^ +| +\Z")
 _SPECIAL_APOSTROPHED = re.compile(r"[<&'\r\n\t]|^ +| +\Z")
+_SPECIALS = {Place.QUOTED: _SPECIAL_QUOTED, Place.APOSTROPHED: _SPECIAL_APOSTROPHED}
 _NAMED = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&apos;"}
 
 _new = tuple.__new__  # makes a named tuple at half of the cost
@@ -66,7 +67,7 @@ def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
 
 
 def _escaped(text: str, place: Place) -> str:
-    special = {Place.QUOTED: _SPECIAL_QUOTED, Place.APOSTROPHED: _SPECIAL_APOSTROPHED}.get(place, _SPECIAL)
+    special = _SPECIALS.get(place, _SPECIAL)
     return special.sub(lambda match: "".join(_NAMED.get(c) or f"&#{ord(c)};" for c in match[0]), text)
 
 
