@@ -65,6 +65,8 @@ class Findings:
     module_elements: set[int] = field(default_factory=set)  # those named like one module
     contradicted: set[str] = field(default_factory=set)  # kinds told several times, and not alike
     problems: list[str] = field(default_factory=list)
+    weighed: list[RawValue] = field(default_factory=list)  # values that decided what they are
+    named_by_values: bool = False  # whether values decided what others are
 
     @classmethod
     def of(cls, body: XmlBody, vocabulary: Vocabulary) -> Findings:
@@ -76,8 +78,7 @@ class Findings:
 
     def problem(self, text: str) -> None:
         """Note a problem, up to `MAX_PROBLEMS`."""
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(text[:_MAX_MESSAGE])
+        note(self.problems, text)
 
     def only(self, kind: str, fields: Sequence[Field]) -> Field | None:
         """The one field of a kind; of several that say the same the first, with a problem and no span.
@@ -127,6 +128,7 @@ class _Search:
             if own is not None:
                 self._add(own, text, tag, parent)
             elif (role := generic.get(normal_name(tag))) is not None:
+                self._found.named_by_values = True
                 self._pairs.setdefault(parent, {}).setdefault(role, []).append(text)
         for index, pair in self._pairs.items():
             names, values = pair.get("name", []), pair.get("value", [])
@@ -149,9 +151,12 @@ class _Search:
             prefix, _, local = name.rpartition(":")
             if prefix and local == "nil":  # xsi:nil, by whatever prefix
                 nil = raw.value in ("true", "1")
+                self._found.named_by_values = True
             if prefix in _FOREIGN_PREFIXES or name == "xmlns":
                 continue
             role = generic.get(normal_name(name))
+            if role is not None and own is None:
+                self._found.named_by_values = True
             if role == "name" and own is None:
                 named = named or self._field_of(raw.value, element.parent)
             elif role == "value":
@@ -177,6 +182,7 @@ class _Search:
                 # A text with fields in its own tag is one thing with them: <File version="1.0.522.73">cpe.nbt</File>
                 self._add(own, text, element.tag, index if hits else element.parent)
         if text is not None and own is None and (role := generic.get(normal_name(element.tag))) is not None:
+            self._found.named_by_values = True
             self._pairs.setdefault(element.parent, {}).setdefault(role, []).append(text)
 
     def _add(self, kind: str | None, raw: RawValue, name: str, group: int) -> None:
@@ -184,24 +190,45 @@ class _Search:
             return
         found = self._found
         self._count += 1
-        value = raw.value
-        if len(value) > MAX_VALUE:
-            found.problem(f"{name} has {len(value)} characters and is not looked at")
+        if len(raw.value) > MAX_VALUE:
+            found.problem(f"{name} has {len(raw.value)} characters and is not looked at")
             return
         if kind not in _PERHAPS_A_LIST:
             found.single.append(_new(Finding, (kind, found.body.field(raw, name), group)))
-        elif ";" in value:
+        else:
+            self._weigh(kind, raw, name, group)
+        if self._count > MAX_FINDINGS:
+            raise LimitExceeded(0, f"at most {MAX_FINDINGS} known names in a body", "more")
+
+    def _weigh(self, kind: str, raw: RawValue, name: str, group: int) -> None:
+        """Add a version, a module or modules; the value tells what it is, as `weight` says."""
+        found = self._found
+        found.weighed.append(raw)
+        if ";" in raw.value:
             for parts in found.body.part_fields(raw, name, _LIST_SEPARATORS):
                 found.lists.append((group, parts))
                 self._count += len(parts)
         elif kind == "version":
             found.single.append(Finding(kind, found.body.field(raw, name), group))
         # <Firmware>1.0.522.73</Firmware> and <File>name.ext</File> are values; other text in such places is not.
-        elif "." in value:
-            told = "version" if is_version(value) else "file"
+        elif "." in raw.value:
+            told = "version" if is_version(raw.value) else "file"
             found.single.append(Finding(told, found.body.field(raw, name), group))
-        if self._count > MAX_FINDINGS:
-            raise LimitExceeded(0, f"at most {MAX_FINDINGS} known names in a body", "more")
+
+
+def note(problems: list[str], text: str) -> None:
+    """Add a problem to others, up to `MAX_PROBLEMS`."""
+    if len(problems) < MAX_PROBLEMS:
+        problems.append(text[:_MAX_MESSAGE])
+
+
+def weight(text: str) -> str:
+    """What a value of a module counts as: a list, a version, something with a point, or anything else."""
+    if ";" in text:
+        return "list"
+    if "." not in text:
+        return ""
+    return "version" if is_version(text) else "point"
 
 
 def module_groups(found: Findings) -> dict[int, list[Finding]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dissectors.errors import DissectError, LimitExceeded
 from dissectors.xml_body.elements import WHITE_SPACE, Element, Place, RawValue, offsets
 from dissectors.xml_body.encoding import BodyText, decode_text, without_padding
-from dissectors.xml_body.skeletons import elements_of
+from dissectors.xml_body.skeletons import Shape, elements_of
 
 MAX_PARTS = 1024
 _STEP = 1024  # characters between two known byte offsets
@@ -80,6 +80,7 @@ class XmlBody:
     elements: tuple[Element, ...] = field(repr=False)
     _start: int
     _byte_offsets: Sequence[int] | None = field(repr=False)
+    shape: Shape | None = field(default=None, repr=False, compare=False)  # that others have but for their values
 
     @classmethod
     def decode(cls, octets: bytes, charset: str | None = None) -> XmlBody:
@@ -88,12 +89,12 @@ class XmlBody:
         start, end = without_padding(decoded.text)
         known = _byte_offsets(decoded, octets)
         try:
-            elements = elements_of(decoded.text[start:end])
+            elements, shape = elements_of(decoded.text[start:end])
         except DissectError as error:
             before = decoded.text[start:end].encode("utf-8")[: error.offset].decode("utf-8", "ignore")
             offset = _byte_offset(decoded, known, start + len(before)) if known else start + len(before)
             raise type(error)(offset, error.expected, error.found) from None
-        return cls(octets, decoded, tuple(elements), start, known)
+        return cls(octets, decoded, tuple(elements), start, known, shape)
 
     @property
     def encoding(self) -> str:

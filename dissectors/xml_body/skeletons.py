@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from dissectors.xml_body.elements import Element, Place, RawValue, read_elements
 
@@ -35,22 +34,30 @@ Pieces = Sequence["str | None"]  # of a split
 _new = tuple.__new__  # makes a named tuple at half of the cost
 
 
-class _Found(NamedTuple):
-    """What was read of a document. A piece is the index of a value among those of a split, 0 for what is no value."""
+class Shape:
+    """What was read of a document, but for the values. `meaning` is for who has found out what they mean.
 
-    fixed: tuple[tuple[int, str], ...]  # pieces that have to be the same again
-    values: tuple[tuple[int, RawValue], ...]  # those of all elements in document order, with their pieces
-    # Each with the names of its attributes, and whether it has text: its values are the next ones.
-    elements: tuple[tuple[Element, tuple[str, ...], bool], ...]
+    Whether a value is blank belongs to the shape. A piece is the index of a value among those of a split, 0 for what is
+    no value.
+    """
+
+    __slots__ = ("elements", "fixed", "meaning", "values")
+
+    def __init__(self) -> None:
+        self.fixed: tuple[tuple[int, str], ...] = ()  # pieces that have to be the same again
+        self.values: tuple[tuple[int, RawValue], ...] = ()  # of all elements in document order, with their pieces
+        # Each with the names of its attributes, and whether it has text: its values are the next ones.
+        self.elements: tuple[tuple[Element, tuple[str, ...], bool], ...] = ()
+        self.meaning: object = None
 
 
 class _Skeleton:
     """Holds what was read of a document with this skeleton, once there has been more than one of them."""
 
-    __slots__ = ("found", "seen")
+    __slots__ = ("seen", "shape")
 
     def __init__(self) -> None:
-        self.found: _Found | None = None
+        self.shape: Shape | None = None
         self.seen = False
 
 
@@ -59,22 +66,26 @@ def _skeleton(_markup: tuple[str | None, ...]) -> _Skeleton:
     return _Skeleton()
 
 
-def elements_of(text: str) -> list[Element]:
-    """What `read_elements` gives, and raises, at a fraction of the cost where only values are new."""
+def elements_of(text: str) -> tuple[list[Element], Shape | None]:
+    """What `read_elements` gives, and raises, at a fraction of the cost where only values are new.
+
+    The shape is that of all documents with these elements but for the values; None where none is known.
+    """
     if len(text) > MAX_TEXT:
-        return read_elements(text)
+        return read_elements(text), None
     pieces: Pieces = _VALUES.split(text)
     skeleton = _skeleton(tuple(pieces[::_STEP]))
-    elements = None if skeleton.found is None else _filled(skeleton.found, pieces)
-    if elements is None:
-        elements = read_elements(text)
-        if skeleton.seen:
-            skeleton.found = _learnt(pieces, elements)
-        skeleton.seen = True
-    return elements
+    shape = skeleton.shape
+    if shape is not None and (filled := _filled(shape, pieces)) is not None:
+        return filled, shape
+    elements = read_elements(text)
+    if skeleton.seen:
+        skeleton.shape = _learnt(pieces, elements)
+    skeleton.seen = True
+    return elements, None
 
 
-def _learnt(pieces: Pieces, elements: list[Element]) -> _Found:
+def _learnt(pieces: Pieces, elements: list[Element]) -> Shape:
     """What to remember of a document."""
     places: dict[tuple[int | None, int | None, Place], int] = {}
     done = 0
@@ -91,18 +102,21 @@ def _learnt(pieces: Pieces, elements: list[Element]) -> _Found:
         for element in elements
         for raw in (*(raw for _, raw in element.attributes), *((element.text,) if element.text else ()))
     ]
-    shapes = [(one, tuple(name for name, _ in one.attributes), one.text is not None) for one in elements]
-    return _Found(tuple((piece, pieces[piece] or "") for piece in places.values()), tuple(values), tuple(shapes))
+    shape = Shape()
+    shape.fixed = tuple((piece, pieces[piece] or "") for piece in places.values())
+    shape.values = tuple(values)
+    shape.elements = tuple((one, tuple(name for name, _ in one.attributes), one.text is not None) for one in elements)
+    return shape
 
 
-def _filled(found: _Found, pieces: Pieces) -> list[Element] | None:
+def _filled(shape: Shape, pieces: Pieces) -> list[Element] | None:
     """The elements with the values of these pieces; None where the document has to be read."""
-    for piece, same in found.fixed:
+    for piece, same in shape.fixed:
         if pieces[piece] != same:
             return None
     values: list[RawValue] = []
     shift = 0
-    for piece, old in found.values:
+    for piece, old in shape.values:
         value, start, end, place = old
         if start is None or end is None:
             values.append(old)
@@ -117,7 +131,7 @@ def _filled(found: _Found, pieces: Pieces) -> list[Element] | None:
         values.append(_new(RawValue, (value, begun, end + shift, place)))
     elements: list[Element] = []
     following = iter(values)
-    for element, names, has_text in found.elements:
+    for element, names, has_text in shape.elements:
         if names:
             attributes = tuple([(name, next(following)) for name in names])
             text = next(following) if has_text else None

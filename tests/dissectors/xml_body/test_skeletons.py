@@ -29,7 +29,7 @@ VALUES = st.lists(PLAIN | ODD, min_size=COUNT, max_size=COUNT) | st.lists(PLAIN,
 
 def outcome(text: str, *, parsed: bool) -> list[Element] | tuple[object, ...]:
     try:
-        return read_elements(text) if parsed else elements_of(text)
+        return read_elements(text) if parsed else elements_of(text)[0]
     except DissectError as error:
         return type(error), error.args
 
@@ -45,7 +45,7 @@ def test_other_values_are_read_as_by_the_parser(values: list[str], changes: list
 @given(DOCUMENTS)
 def test_the_same_again(document: str) -> None:
     for _ in range(3):
-        assert elements_of(document) == read_elements(document)
+        assert elements_of(document)[0] == read_elements(document)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_third_of_a_kind_is_not_parsed(parsed: list[str]) -> None:
     documents = [f"<r s='{n}'><Serial x=\"0{n}\">{'7' * n}</Serial> <v>\n</v><w/></r>" for n in range(1, 6)]
     for document in documents:
-        assert elements_of(document) == read_elements(document)
+        assert elements_of(document)[0] == read_elements(document)
     assert parsed == documents[:2]
 
 
