@@ -8,11 +8,12 @@ with the second kind are not remembered.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from dissectors.update_check.findings import Findings, Record, weight
 from dissectors.vocabulary import Vocabulary
-from dissectors.xml_body import Field, RawValue, XmlBody
+from dissectors.xml_body import Element, Field, RawValue, XmlBody
 
 _TEXT = -1  # in place of the index of an attribute
 
@@ -34,7 +35,7 @@ def known(source: XmlBody, vocabulary: Vocabulary) -> tuple[Record, list[Record]
     if not isinstance(layout, Layout) or layout.vocabulary is not vocabulary:
         return None
     for place, old in layout.weighed:
-        if weight(_raw(source, place).value) != old:
+        if weight(_raw(source.elements, place).value) != old:
             return None
     return _record(source, layout.device), [_record(source, module) for module in layout.modules]
 
@@ -71,11 +72,12 @@ def _places(record: Record, places: dict[Field, Place]) -> tuple[tuple[str, Plac
 
 
 def _record(source: XmlBody, places: tuple[tuple[str, Place], ...]) -> Record:
-    return {kind: source.field(_raw(source, place), place[2]) for kind, place in places}
+    return {kind: source.field(_raw(source.elements, place), place[2]) for kind, place in places}
 
 
-def _raw(source: XmlBody, place: Place) -> RawValue:
-    element = source.elements[place[0]]
-    if place[1] != _TEXT:
-        return element.attributes[place[1]][1]
+def _raw(elements: Sequence[Element], place: Place) -> RawValue:
+    index, attribute, _ = place
+    element = elements[index]
+    if attribute != _TEXT:
+        return element.attributes[attribute][1]
     return cast("RawValue", element.text)  # is there, by the shape

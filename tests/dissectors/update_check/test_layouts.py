@@ -66,3 +66,31 @@ def test_checks_of_one_kind_are_searched_once(monkeypatch: pytest.MonkeyPatch) -
         assert check.to_json()["modules"][0]["version"] == f"1.0.0.{number}"
         assert check.mac_address == f"00:04:f2:00:00:0{number}"
     assert found == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("template", "usual", "other"),
+    [
+        ("<V1><MAC>12</MAC><Model>M</Model><FileName>f</FileName><Version>{}</Version></V1>", "1.2.3.4", "1.0"),
+        ("<V2><MAC>12</MAC><Model>M</Model><FileName>f</FileName><Version v='{}'/></V2>", "1.2.3.4", "f;1.2.3.4;t"),
+        ("<V3><MAC>12</MAC><Model>M</Model><Firmware>{}</Firmware></V3>", "1.2.3.4", "CPE.nbt"),
+        ("<V4><MAC>12</MAC><Model>M</Model><Firmware>{}</Firmware></V4>", "none", "1.2.3.4"),
+        ("<V5><MAC>12</MAC><Model>M</Model><Modules>{}</Modules></V5>", "none", "f;1.2.3.4;t"),
+        ("<N1><MAC>12</MAC><Model>M</Model><P Name='{}' Value='12'/></N1>", "Serial", "Vendor"),
+        ("<N2><MAC>12</MAC><Model>M</Model><P><Key>{}</Key><Value>12</Value></P></N2>", "Serial", "Vendor"),
+        ("<N5><MAC>12</MAC><Model>M</Model><P><Key a=''>{}</Key><Value a=''>12</Value></P></N5>", "Serial", "Vendor"),
+        ("<N3><MAC>12</MAC><Model>M</Model><Item Key='{}'>12</Item></N3>", "Serial", "Vendor"),
+        ("<N4><MAC>12</MAC><Model>M</Model><Vendor i:nil='{}'>12</Vendor></N4>", "0", "1"),
+    ],
+)
+def test_a_value_that_tells_what_is_meant_is_looked_at(template: str, usual: str, other: str) -> None:
+    bodies = [template.format(value).encode() for value in (usual, usual, usual, usual, other)]
+    assert [outcome(body, searched=False) for body in bodies] == [outcome(body, searched=True) for body in bodies]
+
+
+def test_another_vocabulary_has_a_layout_of_its_own() -> None:
+    body = b"<Own><Model>M</Model><MAC>0004F2000176</MAC><Asset>12</Asset></Own>"
+    other = VOCABULARY.extended('[aliases]\nserial = ["Asset"]')
+    for vocabulary, serial in [(VOCABULARY, None), (other, "12")] * 3:
+        for _ in range(4):
+            assert UpdateCheck.decode(body, vocabulary).to_json()["serial"] == serial
