@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from dissectors.frozen import constructor
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
 
@@ -31,6 +32,9 @@ class Phone:
     address: str | None = None
     status: LastUpdateStatus | None = None
     user: str | None = None
+
+
+made_phone = constructor(Phone)
 
 
 @dataclass(frozen=True, slots=True)

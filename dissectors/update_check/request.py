@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dissectors.errors import DissectError
+from dissectors.frozen import constructor
 from dissectors.installed_module import InstalledModule
 from dissectors.mac_address import normal_mac
 from dissectors.update_check import layouts
 from dissectors.update_check.device import Device, device_fields, value
 from dissectors.update_check.findings import Findings, Record, list_record, module_groups, note, record
 from dissectors.version import Version
-from dissectors.vocabulary import Vocabulary
+from dissectors.vocabulary import DEVICE_FIELDS, Vocabulary
 from dissectors.xml_body import Field, XmlBody
 
 _IDENTITY = ("device_type", "vendor", "model")
@@ -73,8 +74,9 @@ class UpdateCheck(Device):
         mac = device.get("mac")
         if mac and mac.value and normal_mac(mac.value) is None:
             note(problems, f"MAC address {mac.value[:40]!r} cannot be read")
-        reported = [ReportedModule(one.get("file"), one.get("version"), one.get("timestamp")) for one in modules]
-        return cls(**device, source=source, modules=tuple(reported), problems=tuple(problems))
+        reported = [_module_of(one.get("file"), one.get("version"), one.get("timestamp")) for one in modules]
+        told_of = [device.get(name) for name in DEVICE_FIELDS]
+        return _check_of(*told_of, source, tuple(reported), tuple(problems))
 
     def replace(self, new: Mapping[Field, str]) -> bytes:
         """The body with new values for fields; every other byte stays. Raises `DissectError`."""
@@ -115,6 +117,9 @@ class UpdateCheck(Device):
             "encoding": self.source.encoding,
             "problems": list(self.problems),
         }
+
+
+_module_of, _check_of = constructor(ReportedModule), constructor(UpdateCheck)
 
 
 def _refuse_manifest(source: XmlBody) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dissectors.errors import DissectError, LimitExceeded
+from dissectors.frozen import constructor
 from dissectors.xml_body.elements import WHITE_SPACE, Element, Place, RawValue, offsets
 from dissectors.xml_body.encoding import BodyText, decode_text, without_padding
 from dissectors.xml_body.skeletons import Shape, elements_of
@@ -94,7 +95,7 @@ class XmlBody:
             before = decoded.text[start:end].encode("utf-8")[: error.offset].decode("utf-8", "ignore")
             offset = _byte_offset(decoded, known, start + len(before)) if known else start + len(before)
             raise type(error)(offset, error.expected, error.found) from None
-        return cls(octets, decoded, tuple(elements), start, known, shape)
+        return _body_of(octets, decoded, tuple(elements), start, known, shape)
 
     @property
     def encoding(self) -> str:
@@ -197,6 +198,9 @@ class XmlBody:
         if not same or "]]>" in text or "\r" in text or text != text.strip(WHITE_SPACE):
             raise DissectError(old.offset, f"text that a CDATA section in {self.encoding} can hold", repr(text[:40]))
         return octets
+
+
+_body_of = constructor(XmlBody)
 
 
 def _byte_offsets(decoded: BodyText, octets: bytes) -> Sequence[int] | None:
