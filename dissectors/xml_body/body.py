@@ -164,8 +164,10 @@ class XmlBody:
     def _edit(self, old: Field, text: str) -> Edit:
         if old.span is None:
             raise DissectError(old.offset, f"{old.name} in one editable place", "none")
-        wrong = _FORBIDDEN.search(text) or next((c for c in text if c in old.separators), None)
-        if wrong is not None or (old.separators and text != text.strip(WHITE_SPACE)):
+        wrong = _FORBIDDEN.search(text) is not None
+        if old.separators:
+            wrong = wrong or text != text.strip(WHITE_SPACE) or any(c in old.separators for c in text)
+        if wrong:
             raise DissectError(old.offset, f"text that {old.name} can hold", repr(text[:40]))
         if old.place is Place.CDATA:
             return Edit(old.span, self._cdata(old, text))
