@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from dissectors.errors import DissectError, LimitExceeded
@@ -17,6 +18,7 @@ from dissectors.version import Version
 
 MAX_MODULES = 1024
 MAX_TEXT = 1 << 20
+MAX_REMEMBERED = 50  # characters of a timestamp
 
 PART_SEPARATOR = ";"
 MODULE_SEPARATOR = "#"
@@ -36,6 +38,10 @@ def timestamp_readings(text: str) -> tuple[datetime, ...]:
     `03-04-2009` is the third of April or the fourth of March, and no source tells which order the service writes
     (protocol.md section 3.2): both are returned, the day-first reading first. Unreadable text gives none.
     """
+    return _remembered(text) if len(text) <= MAX_REMEMBERED else _readings(text)
+
+
+def _readings(text: str) -> tuple[datetime, ...]:
     match = _TIMESTAMP.fullmatch(text.strip())
     if match is None:
         return ()
@@ -60,6 +66,9 @@ def timestamp_readings(text: str) -> tuple[datetime, ...]:
         if reading not in readings:
             readings.append(reading)
     return tuple(readings)
+
+
+_remembered = lru_cache(maxsize=1024)(_readings)  # thousands of phones run a few modules
 
 
 def _only_reading(timestamp: str | None) -> datetime | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from dissectors.frozen import constructor
 from dissectors.update_status import LastUpdateStatus
 from dissectors.version import Version
 
@@ -31,6 +32,9 @@ class Phone:
     address: str | None = None
     status: LastUpdateStatus | None = None
     user: str | None = None
+
+
+made_phone = constructor(Phone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,8 @@ def identity_of_path(path: UpgradePath) -> Identity:
 
 def identity_of_phone(phone: Phone) -> Identity:
     """What a phone is; what it does not tell is blank, as no path is."""
-    told = (phone.device_type, phone.vendor, phone.model, phone.revision, phone.locale)
-    return _of_many(*told) if sum(len(part or "") for part in told) > MAX_REMEMBERED else _identity(*told)
+    told = (phone.device_type or "", phone.vendor or "", phone.model or "", phone.revision or "", phone.locale or "")
+    return _of_many(*told) if sum(map(len, told)) > MAX_REMEMBERED else _identity(*told)
 
 
 def _of_many(*told: str | None) -> Identity:

@@ -13,10 +13,11 @@ from typing import NamedTuple, Protocol, TypeVar
 from captures.exchange import Fact, Headers, charset
 from dissectors import DissectError
 from dissectors.coding import decode_body, encode_body, parse_codings
+from dissectors.frozen import constructor
 from dissectors.update_check import Offer, UpdateAnswer, UpdateCheck
 from dissectors.vocabulary import Vocabulary
 from dissectors.xml_body import Field
-from proxy_addons.phone import IDENTITY, Phone, same
+from proxy_addons.phone import IDENTITY, Phone, made_phone, same
 from proxy_addons.policy import Decision, Situation, decide, package_url
 from proxy_addons.rules import HeaderEdits, Rules
 
@@ -97,6 +98,9 @@ class Edited:
         return self.sent_decoded != self.decoded
 
 
+_edited = constructor(Edited)
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """An update check after the rewriter, with what it means for the answer."""
@@ -152,7 +156,7 @@ class Rewriter:
         except DissectError as error:
             problem = f"request not decoded as an update check: {error}"
             return Read(Edited(raw, raw, decoded, decoded, (problem,)))
-        body = Edited(raw, raw, decoded, decoded, facts=(fact,))
+        body = _edited(raw, raw, decoded, decoded, (), (fact,))
         return Read(body, codings, check, phone_of(check, address, users=self.users))
 
     def decide(self, read: Read, situate: Callable[[Phone], Situation]) -> Checked:
@@ -162,7 +166,7 @@ class Rewriter:
             return Checked(body)
         decision = decide(self.rules, phone, situate(phone))
         facts = (*body.facts, self._fact(decision))
-        untouched = Edited(body.original, body.sent, body.decoded, body.sent_decoded, body.problems, facts)
+        untouched = _edited(body.original, body.sent, body.decoded, body.sent_decoded, body.problems, facts)
         if decision.report is None or self.dry_run:
             return Checked(untouched, decision, phone)
         report = decision.report
@@ -188,7 +192,7 @@ class Rewriter:
             answer, fact = _decode_answer(decoded, self.vocabulary, charset(headers), self.users)
         except DissectError as error:
             return Edited(raw, raw, decoded, decoded, (f"answer not decoded: {error}",))
-        untouched = Edited(raw, raw, decoded, decoded, facts=(fact,))
+        untouched = _edited(raw, raw, decoded, decoded, (), (fact,))
         offer, rule = checked.decision.offer, checked.decision.rule
         if offer is None or offer.version is None or rule is None or rule.path is None or self.dry_run:
             return untouched
@@ -237,30 +241,31 @@ def _told(answer: UpdateAnswer, name: str) -> bool:
 def _edit(untouched: Edited, codings: Sequence[str], what: str, edit: Callable[[], bytes]) -> Edited:
     try:
         changed = edit()
-        return replace(untouched, sent=encode_body(changed, codings, untouched.original), sent_decoded=changed)
+        sent = encode_body(changed, codings, untouched.original) if codings else changed
     except DissectError as error:
         return replace(untouched, problems=(f"no {what} made: {error}",))
+    return _edited(untouched.original, sent, untouched.decoded, changed, untouched.problems, untouched.facts)
 
 
 def phone_of(check: UpdateCheck, address: str | None = None, *, users: bool = False) -> Phone:
     """What the policy needs to know of an update check. Modules of different versions give no version."""
 
     def text(field: Field | None) -> str | None:
-        return field.value.strip() if field is not None and field.value.strip() else None
+        return None if field is None else field.value.strip() or None
 
-    versions = {module.installed.version for module in check.modules if module.installed.version is not None}
-    return Phone(
-        device_type=text(check.device_type),
-        vendor=text(check.vendor),
-        model=text(check.model),
-        revision=text(check.revision),
-        locale=text(check.locale),
-        version=versions.pop() if len(versions) == 1 else None,
-        mac=check.mac_address,
-        serial=text(check.serial),
-        address=address,
-        status=check.update_status,
-        user=text(check.user) if users else None,
+    versions = {module.installed.version for module in check.modules} - {None}
+    return made_phone(
+        text(check.device_type),
+        text(check.vendor),
+        text(check.model),
+        text(check.revision),
+        text(check.locale),
+        versions.pop() if len(versions) == 1 else None,
+        check.mac_address,
+        text(check.serial),
+        address,
+        check.update_status,
+        text(check.user) if users else None,
     )
 
 

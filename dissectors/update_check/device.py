@@ -53,9 +53,13 @@ class Device:
 
     def to_json(self, secrets: bool = False) -> dict[str, Any]:
         """Plain values; the user's name only with `secrets`."""
-        result: dict[str, Any] = {name: value(getattr(self, name)) for name in DEVICE_FIELDS}
-        if self.user and self.user.value and not secrets:
+        result: dict[str, Any] = {}
+        for name in DEVICE_FIELDS:
+            one: Field | None = getattr(self, name)
+            result[name] = None if one is None else one.value
+        if result["user"] and not secrets:
             result["user"] = REDACTED
+        status = self.update_status
         result["mac_address"] = self.mac_address
-        result["update_status"] = self.update_status.to_json() if self.update_status else None
+        result["update_status"] = None if status is None else status.to_json()
         return result

@@ -27,6 +27,8 @@ _PLAIN_VERSION = ("version", "ver")
 _PERHAPS_A_LIST = ("module", "modules", "version")  # modules written as text
 _BESIDE_A_VERSION = ("file", "signature_file", *URL_FIELDS)  # what makes a blank version one to be filled in
 
+_new = tuple.__new__  # makes a named tuple at half of the cost
+
 
 class Finding(NamedTuple):
     """A field of the vocabulary in the body; `group` is the index of the element it describes (-1: the document)."""
@@ -63,6 +65,8 @@ class Findings:
     module_elements: set[int] = field(default_factory=set)  # those named like one module
     contradicted: set[str] = field(default_factory=set)  # kinds told several times, and not alike
     problems: list[str] = field(default_factory=list)
+    weighed: list[RawValue] = field(default_factory=list)  # values that decided what they are
+    named_by_values: bool = False  # whether values decided what others are
 
     @classmethod
     def of(cls, body: XmlBody, vocabulary: Vocabulary) -> Findings:
@@ -74,17 +78,15 @@ class Findings:
 
     def problem(self, text: str) -> None:
         """Note a problem, up to `MAX_PROBLEMS`."""
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(text[:_MAX_MESSAGE])
+        note(self.problems, text)
 
-    def only(self, kind: str, findings: Iterable[Finding]) -> Field | None:
+    def only(self, kind: str, fields: Sequence[Field]) -> Field | None:
         """The one field of a kind; of several that say the same the first, with a problem and no span.
 
         Of several that differ none: whichever was taken could be that of another device or module.
         """
-        fields = [finding.field for finding in findings if finding.kind == kind]
-        if len(fields) <= 1:
-            return fields[0] if fields else None
+        if len(fields) == 1:
+            return fields[0]
         places = f"is there {len(fields)} times (at bytes {', '.join(str(one.offset) for one in fields[:4])})"
         if kind not in URL_FIELDS and len({_comparable(kind, one.value) for one in fields} - {""}) > 1:
             self.contradicted.add(kind)
@@ -111,8 +113,23 @@ class _Search:
         self._pairs: dict[int, dict[str, list[RawValue]]] = {}  # <Entry><Key>..</Key><Value>..</Value></Entry>
 
     def run(self) -> None:
-        for index, element in enumerate(self._elements):
-            self._element(index, element)
+        elements, field_of, generic = self._elements, self._vocabulary.field_of, self._vocabulary.generic
+        for index, element in enumerate(elements):
+            tag, parent, attributes, text = element
+            if attributes:
+                self._element(index, element)
+                continue
+            # Most elements; what is done is what `_element` would do.
+            own = field_of(tag, elements[parent].tag if parent >= 0 else "")
+            if own == "module":
+                self._found.module_elements.add(index)
+            if text is None:
+                continue
+            if own is not None:
+                self._add(own, text, tag, parent)
+            elif (role := generic.get(normal_name(tag))) is not None:
+                self._found.named_by_values = True
+                self._pairs.setdefault(parent, {}).setdefault(role, []).append(text)
         for index, pair in self._pairs.items():
             names, values = pair.get("name", []), pair.get("value", [])
             if len(names) == len(values) == 1:
@@ -134,9 +151,12 @@ class _Search:
             prefix, _, local = name.rpartition(":")
             if prefix and local == "nil":  # xsi:nil, by whatever prefix
                 nil = raw.value in ("true", "1")
+                self._found.named_by_values = True
             if prefix in _FOREIGN_PREFIXES or name == "xmlns":
                 continue
             role = generic.get(normal_name(name))
+            if role is not None and own is None:
+                self._found.named_by_values = True
             if role == "name" and own is None:
                 named = named or self._field_of(raw.value, element.parent)
             elif role == "value":
@@ -162,6 +182,7 @@ class _Search:
                 # A text with fields in its own tag is one thing with them: <File version="1.0.522.73">cpe.nbt</File>
                 self._add(own, text, element.tag, index if hits else element.parent)
         if text is not None and own is None and (role := generic.get(normal_name(element.tag))) is not None:
+            self._found.named_by_values = True
             self._pairs.setdefault(element.parent, {}).setdefault(role, []).append(text)
 
     def _add(self, kind: str | None, raw: RawValue, name: str, group: int) -> None:
@@ -173,21 +194,41 @@ class _Search:
             found.problem(f"{name} has {len(raw.value)} characters and is not looked at")
             return
         if kind not in _PERHAPS_A_LIST:
-            found.single.append(Finding(kind, found.body.field(raw, name), group))
-        elif ";" in raw.value:
+            found.single.append(_new(Finding, (kind, found.body.field(raw, name), group)))
+        else:
+            self._weigh(kind, raw, name, group)
+        if self._count > MAX_FINDINGS:
+            raise LimitExceeded(0, f"at most {MAX_FINDINGS} known names in a body", "more")
+
+    def _weigh(self, kind: str, raw: RawValue, name: str, group: int) -> None:
+        """Add a version, a module or modules; the value tells what it is, as `weight` says."""
+        found = self._found
+        found.weighed.append(raw)
+        if ";" in raw.value:
             for parts in found.body.part_fields(raw, name, _LIST_SEPARATORS):
                 found.lists.append((group, parts))
                 self._count += len(parts)
-        elif kind != "version":
-            # <Firmware>1.0.522.73</Firmware> and <File>name.ext</File> are values; other text in such places is not.
-            if is_version(raw.value):
-                found.single.append(Finding("version", found.body.field(raw, name), group))
-            elif "." in raw.value:
-                found.single.append(Finding("file", found.body.field(raw, name), group))
-        else:
+        elif kind == "version":
             found.single.append(Finding(kind, found.body.field(raw, name), group))
-        if self._count > MAX_FINDINGS:
-            raise LimitExceeded(0, f"at most {MAX_FINDINGS} known names in a body", "more")
+        # <Firmware>1.0.522.73</Firmware> and <File>name.ext</File> are values; other text in such places is not.
+        elif "." in raw.value:
+            told = "version" if is_version(raw.value) else "file"
+            found.single.append(Finding(told, found.body.field(raw, name), group))
+
+
+def note(problems: list[str], text: str) -> None:
+    """Add a problem to others, up to `MAX_PROBLEMS`."""
+    if len(problems) < MAX_PROBLEMS:
+        problems.append(text[:_MAX_MESSAGE])
+
+
+def weight(text: str) -> str:
+    """What a value of a module counts as: a list, a version, something with a point, or anything else."""
+    if ";" in text:
+        return "list"
+    if "." not in text:
+        return ""
+    return "version" if is_version(text) else "point"
 
 
 def module_groups(found: Findings) -> dict[int, list[Finding]]:
@@ -196,32 +237,37 @@ def module_groups(found: Findings) -> dict[int, list[Finding]]:
     A version that has not four parts (a protocol's `version="1.0"`) is no finding here; a blank one is only beside a
     file name or a URL.
     """
-    parts = [finding for finding in found.single if finding.kind in MODULE_FIELDS]
-    told = {finding.group for finding in found.single if finding.kind in _BESIDE_A_VERSION}
-    kept: list[Finding] = []
-    for finding in parts:
-        if finding.kind == "version" and not is_version(finding.field.value):
-            if finding.group not in told:
-                continue
-            if finding.field.value:
-                found.problem(f"version {finding.field.value[:40]!r} (byte {finding.field.offset}) has not four parts")
-                continue
-        kept.append(finding)
-
-    def unit(group: int) -> int:
-        """The nearest element around that is named like one module; else the element itself."""
-        return next((index for index in found.ancestors(group) if index in found.module_elements), group)
-
+    kept: list[tuple[int, Finding]] = []  # with the element that may be the module
+    units: dict[int, int] = {}
+    told: set[int] | None = None
     versioned: dict[int, set[int]] = {}
-    for finding in kept:
-        if finding.kind == "version":
-            versioned.setdefault(unit(finding.group), set()).add(finding.group)
+    for finding in found.single:
+        kind, one, group = finding
+        if kind not in MODULE_FIELDS:
+            continue
+        if kind == "version" and not is_version(one.value):
+            if told is None:
+                told = {other.group for other in found.single if other.kind in _BESIDE_A_VERSION}
+            if group not in told:
+                continue
+            if one.value:
+                found.problem(f"version {one.value[:40]!r} (byte {one.offset}) has not four parts")
+                continue
+        if group not in units:
+            units[group] = _unit(found, group)
+        if kind == "version":
+            versioned.setdefault(units[group], set()).add(group)
+        kept.append((units[group], finding))
     groups: dict[int, list[Finding]] = {}
-    for finding in kept:
-        whole = unit(finding.group)
+    for whole, finding in kept:
         groups.setdefault(whole if len(versioned.get(whole, ())) <= 1 else finding.group, []).append(finding)
     _drop_outer_versions(found, groups)
     return groups
+
+
+def _unit(found: Findings, group: int) -> int:
+    """The nearest element around that is named like one module; else the element itself."""
+    return next((index for index in found.ancestors(group) if index in found.module_elements), group)
 
 
 def _drop_outer_versions(found: Findings, groups: dict[int, list[Finding]]) -> None:
@@ -237,9 +283,17 @@ def _drop_outer_versions(found: Findings, groups: dict[int, list[Finding]]) -> N
 
 def record(found: Findings, findings: Sequence[Finding], kinds: Iterable[str]) -> Record:
     """One field per kind."""
-    there = {finding.kind for finding in findings}
-    fields = ((kind, found.only(kind, findings)) for kind in kinds if kind in there)
-    return {kind: one for kind, one in fields if one is not None}
+    there: dict[str, list[Field]] = {}
+    for kind, one, _ in findings:
+        if kind in there:
+            there[kind].append(one)
+        else:
+            there[kind] = [one]
+    result: Record = {}
+    for kind in kinds:
+        if kind in there and (only := found.only(kind, there[kind])) is not None:
+            result[kind] = only
+    return result
 
 
 def list_record(found: Findings, parts: list[Field], kinds: Sequence[str]) -> Record | None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dissectors.errors import DissectError
+from dissectors.frozen import constructor
 from dissectors.installed_module import InstalledModule
 from dissectors.mac_address import normal_mac
+from dissectors.update_check import layouts
 from dissectors.update_check.device import Device, device_fields, value
-from dissectors.update_check.findings import Findings, Record, list_record, module_groups, record
+from dissectors.update_check.findings import Findings, Record, list_record, module_groups, note, record
 from dissectors.version import Version
-from dissectors.vocabulary import Vocabulary
+from dissectors.vocabulary import DEVICE_FIELDS, Vocabulary
 from dissectors.xml_body import Field, XmlBody
 
 _IDENTITY = ("device_type", "vendor", "model")
@@ -55,18 +57,26 @@ class UpdateCheck(Device):
         """
         source = XmlBody.decode(body, charset)
         _refuse_manifest(source)
-        found = Findings.of(source, vocabulary)
-        device = device_fields(found)
-        modules = _modules(found)
-        told = any(name in _EVEN_BLANK or (name in _IDENTITY and one.value) for name, one in device.items())
-        told = told or not found.contradicted.isdisjoint((*_EVEN_BLANK, *_IDENTITY))
-        if not told or len(device) + len(found.contradicted) + len(modules) < 2:
-            known = ", ".join(device) or "none"
-            raise DissectError(0, "an update check: names of a device and of what it runs", f"known names: {known}")
+        found = layouts.known(source, vocabulary)
+        if found is None:
+            searched = Findings.of(source, vocabulary)
+            device, modules = device_fields(searched), _modules(searched)
+            told = any(name in _EVEN_BLANK or (name in _IDENTITY and one.value) for name, one in device.items())
+            told = told or not searched.contradicted.isdisjoint((*_EVEN_BLANK, *_IDENTITY))
+            if not told or len(device) + len(searched.contradicted) + len(modules) < 2:
+                known = ", ".join(device) or "none"
+                raise DissectError(0, "an update check: names of a device and of what it runs", f"known names: {known}")
+            layouts.learn(searched, vocabulary, device, modules)
+            problems = searched.problems
+        else:
+            device, modules = found
+            problems = list(source.problems)
         mac = device.get("mac")
         if mac and mac.value and normal_mac(mac.value) is None:
-            found.problem(f"MAC address {mac.value[:40]!r} cannot be read")
-        return cls(**device, source=source, modules=modules, problems=tuple(found.problems))
+            note(problems, f"MAC address {mac.value[:40]!r} cannot be read")
+        reported = [_module_of(one.get("file"), one.get("version"), one.get("timestamp")) for one in modules]
+        told_of = [device.get(name) for name in DEVICE_FIELDS]
+        return _check_of(*told_of, source, tuple(reported), tuple(problems))
 
     def replace(self, new: Mapping[Field, str]) -> bytes:
         """The body with new values for fields; every other byte stays. Raises `DissectError`."""
@@ -109,6 +119,9 @@ class UpdateCheck(Device):
         }
 
 
+_module_of, _check_of = constructor(ReportedModule), constructor(UpdateCheck)
+
+
 def _refuse_manifest(source: XmlBody) -> None:
     """A manifest has names that a phone's request may have too, but says itself what it is."""
     for name, raw in source.elements[0].attributes if source.elements else ():
@@ -116,7 +129,7 @@ def _refuse_manifest(source: XmlBody) -> None:
             raise DissectError(0, "an update check", "the manifest of a Windows component")
 
 
-def _modules(found: Findings) -> tuple[ReportedModule, ...]:
+def _modules(found: Findings) -> list[Record]:
     records: list[Record] = []
     for findings in module_groups(found).values():
         one = record(found, findings, _LIST_KINDS)
@@ -127,5 +140,5 @@ def _modules(found: Findings) -> tuple[ReportedModule, ...]:
         if listed is not None:
             records.append(listed)
     if len(records) == 2 and records[0].keys().isdisjoint(records[1].keys()):
-        records = [records[0] | records[1]]  # one file name and one version, in different elements
-    return tuple(ReportedModule(one.get("file"), one.get("version"), one.get("timestamp")) for one in records)
+        return [records[0] | records[1]]  # one file name and one version, in different elements
+    return records

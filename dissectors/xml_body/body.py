@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dissectors.errors import DissectError, LimitExceeded
-from dissectors.xml_body.elements import WHITE_SPACE, Element, Place, RawValue, offsets, read_elements
+from dissectors.frozen import constructor
+from dissectors.xml_body.elements import WHITE_SPACE, Element, Place, RawValue, offsets
 from dissectors.xml_body.encoding import BodyText, decode_text, without_padding
+from dissectors.xml_body.skeletons import Shape, elements_of
 
 MAX_PARTS = 1024
 _STEP = 1024  # characters between two known byte offsets
@@ -18,7 +20,10 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _SPECIAL = re.compile(r"[<>&\r]|^[ \t\n]+|[ \t\n]+\Z")
 _SPECIAL_QUOTED = re.compile(r"[<&\"\r\n\t]|^ +| +\Z")
 _SPECIAL_APOSTROPHED = re.compile(r"[<&'\r\n\t]|^ +| +\Z")
+_SPECIALS = {Place.QUOTED: _SPECIAL_QUOTED, Place.APOSTROPHED: _SPECIAL_APOSTROPHED}
 _NAMED = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&apos;"}
+
+_new = tuple.__new__  # makes a named tuple at half of the cost
 
 
 class Span(NamedTuple):
@@ -63,7 +68,7 @@ def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
 
 
 def _escaped(text: str, place: Place) -> str:
-    special = {Place.QUOTED: _SPECIAL_QUOTED, Place.APOSTROPHED: _SPECIAL_APOSTROPHED}.get(place, _SPECIAL)
+    special = _SPECIALS.get(place, _SPECIAL)
     return special.sub(lambda match: "".join(_NAMED.get(c) or f"&#{ord(c)};" for c in match[0]), text)
 
 
@@ -76,6 +81,7 @@ class XmlBody:
     elements: tuple[Element, ...] = field(repr=False)
     _start: int
     _byte_offsets: Sequence[int] | None = field(repr=False)
+    shape: Shape | None = field(default=None, repr=False, compare=False)  # that others have but for their values
 
     @classmethod
     def decode(cls, octets: bytes, charset: str | None = None) -> XmlBody:
@@ -84,12 +90,12 @@ class XmlBody:
         start, end = without_padding(decoded.text)
         known = _byte_offsets(decoded, octets)
         try:
-            elements = read_elements(decoded.text[start:end])
+            elements, shape = elements_of(decoded.text[start:end])
         except DissectError as error:
             before = decoded.text[start:end].encode("utf-8")[: error.offset].decode("utf-8", "ignore")
             offset = _byte_offset(decoded, known, start + len(before)) if known else start + len(before)
             raise type(error)(offset, error.expected, error.found) from None
-        return cls(octets, decoded, tuple(elements), start, known)
+        return _body_of(octets, decoded, tuple(elements), start, known, shape)
 
     @property
     def encoding(self) -> str:
@@ -110,13 +116,16 @@ class XmlBody:
 
     def field(self, raw: RawValue, name: str) -> Field:
         """The value with its byte span."""
-        if isinstance(self._byte_offsets, range) and raw.start is not None and raw.end is not None:
-            shift = self._start + self._byte_offsets.start  # a byte a character: most bodies
-            return Field(raw.value, Span(raw.start + shift, raw.end + shift), raw.place, name, raw.start + shift)
-        if raw.start is None or raw.end is None or self._byte_offsets is None:
-            return Field(raw.value, None, raw.place, name, self._byte(raw.start or 0))
-        span = Span(self._byte(raw.start), self._byte(raw.end))
-        return Field(raw.value, span, raw.place, name, span.start)
+        value, start, end, place = raw
+        known = self._byte_offsets
+        if start is None or end is None or known is None:
+            return Field(value, None, place, name, self._byte(start or 0))
+        if isinstance(known, range):  # a byte a character: most bodies
+            shift = self._start + known.start
+            first = start + shift
+            return _new(Field, (value, _new(Span, (first, end + shift)), place, name, first, ""))
+        span = Span(self._byte(start), self._byte(end))
+        return Field(value, span, place, name, span.start)
 
     def part_fields(self, raw: RawValue, name: str, separators: str) -> list[list[Field]]:
         """The parts of a list written as text, each with its span: outer by the first separator, inner by the second.
@@ -155,8 +164,10 @@ class XmlBody:
     def _edit(self, old: Field, text: str) -> Edit:
         if old.span is None:
             raise DissectError(old.offset, f"{old.name} in one editable place", "none")
-        wrong = _FORBIDDEN.search(text) or next((c for c in text if c in old.separators), None)
-        if wrong is not None or (old.separators and text != text.strip(WHITE_SPACE)):
+        wrong = _FORBIDDEN.search(text) is not None
+        if old.separators:
+            wrong = wrong or text != text.strip(WHITE_SPACE) or any(c in old.separators for c in text)
+        if wrong:
             raise DissectError(old.offset, f"text that {old.name} can hold", repr(text[:40]))
         if old.place is Place.CDATA:
             return Edit(old.span, self._cdata(old, text))
@@ -189,6 +200,9 @@ class XmlBody:
         if not same or "]]>" in text or "\r" in text or text != text.strip(WHITE_SPACE):
             raise DissectError(old.offset, f"text that a CDATA section in {self.encoding} can hold", repr(text[:40]))
         return octets
+
+
+_body_of = constructor(XmlBody)
 
 
 def _byte_offsets(decoded: BodyText, octets: bytes) -> Sequence[int] | None:

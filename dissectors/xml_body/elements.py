@@ -47,6 +47,8 @@ class Place(enum.Enum):
     APOSTROPHED = "attribute in '"
     EMPTY_TAG = "empty-element tag"  # the place is its "/>", which opens up for the text
 
+    __hash__ = object.__hash__  # a member is one object; the hash of its name takes as long as all else of a field's
+
     @property
     def in_attribute(self) -> bool:
         """True for attribute values."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from dissectors.errors import DissectError, LimitExceeded, Unsupported
 
 MAX_BODY = 1 << 20  # bytes; an update check has some hundreds
+MAX_LABELS = 64  # that are remembered
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -75,9 +76,8 @@ def _codec(label: str) -> str:
         raise Unsupported(0, "a known character encoding", repr(label[:40])) from None
 
 
-def _without_mark(body: bytes) -> str | None:
+def _without_mark(start: bytes) -> str | None:
     """UTF-16 or UTF-32 told by the zero bytes around the first character, which is `<` or white space."""
-    start = body[:4]
     if len(start) < 4:
         return None
     for codec, first, zeros in (
@@ -93,20 +93,29 @@ def _without_mark(body: bytes) -> str | None:
 
 def _eight_bit(label: str, source: str, problems: list[str]) -> str | None:
     """The codec of a label, None (and a problem) where the bytes, which are 8-bit, cannot be in it."""
-    if not _WIDE.match(label.replace("_", "-")):
-        codec = _codec(label)
-        if _MARKUP.encode("ascii").decode(codec, "replace") == _MARKUP:
-            return codec
-    problems.append(f"the {source} says {label}, the bytes are 8-bit text")
-    return None
+    codec = _narrow(label)
+    if codec is None:
+        problems.append(f"the {source} says {label}, the bytes are 8-bit text")
+    return codec
+
+
+@lru_cache(MAX_LABELS)  # two of every body
+def _narrow(label: str) -> str | None:
+    """The codec of a label where it is one of 8-bit text. Raises as `_codec` does."""
+    if _WIDE.match(label.replace("_", "-")):
+        return None
+    codec = _codec(label)
+    return codec if _MARKUP.encode("ascii").decode(codec, "replace") == _MARKUP else None
 
 
 def _chosen(body: bytes, charset: str | None, problems: list[str]) -> tuple[str, int]:
-    for mark, codec in _BOMS:
-        if body.startswith(mark):
-            return codec, len(mark)
-    if (codec_by_zeros := _without_mark(body)) is not None:
-        return codec_by_zeros, 0
+    start = body[:4]
+    if not start.isascii() or 0 in start:  # few bodies
+        for mark, codec in _BOMS:
+            if start.startswith(mark):
+                return codec, len(mark)
+        if (codec_by_zeros := _without_mark(start)) is not None:
+            return codec_by_zeros, 0
     if body.startswith(_EBCDIC):
         raise Unsupported(0, "XML in an encoding that extends ASCII, or UTF-16", "EBCDIC")
     declared = _declared(body)

@@ -326,7 +326,7 @@ TARGETS: dict[str, Target] = {
     "IIS logs": Target(
         ("iis_log", "http_status", "redaction"), iis, (IIS,), (b"#Fields: ", b"#Date: ", b" ", b"+", b"\n")
     ),
-    "update checks": Target(("update_check", "vocabulary", "xml_body"), checks, (check_body(),), XML_WORDS),
+    "update checks": Target(("update_check", "vocabulary", "xml_body", "frozen"), checks, (check_body(),), XML_WORDS),
     "update answers": Target(("update_check",), answers, (answer_body("http://x/y/", "1.0.522.103"),), XML_WORDS),
     "XML": Target(
         ("xml_body",),

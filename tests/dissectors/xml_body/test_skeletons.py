@@ -1,0 +1,87 @@
+"""Documents that differ in values alone give what parsing gives, whatever was read before."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dissectors import DissectError
+from dissectors.xml_body import skeletons
+from dissectors.xml_body.elements import Element, read_elements
+from dissectors.xml_body.skeletons import MAX_TEXT, elements_of
+from tests.dissectors.xml_body.test_elements import DOCUMENTS
+
+DOCUMENT = (
+    '<?xml version="1.0" encoding="{}"?><!-- <n>{}</n> n="{}" --><r a="{}" b=\'{}\' c = "{}"><t>{}</t><?p <q>{}</q>?>'
+    "<m>{}<e x='{}'/>{}</m><i><!-- -->{}</i><j>{}<!-- --></j><k>{}<!-- -->{}</k><c><![CDATA[{}]]></c>"
+    '<d>{}<![CDATA[>{}</]]>{}</d> <n nil="{}">{}</n >\n<u>{}</u>{}</r>'
+)
+COUNT = DOCUMENT.count("{}")
+PLAIN = st.sampled_from(["1", "CX700", "two words", "0004F2000176", "é", "a=b", "it's", '"'])
+ODD = st.sampled_from(
+    ["", " ", " 1", "1 ", "1\n", "\t", "a\r\nb", "\xa0", "a\u3000", "\u3000a", "\x01", "\ufffe", "\x85"]
+) | st.sampled_from(
+    ["&amp;", "&#65;", "&", "<", ">", "]]>", "-->", "?>", "--", "<b/>", "<b>x</b>", "</t>", 'x="y"', "x='y'"]
+)
+VALUES = st.lists(PLAIN | ODD, min_size=COUNT, max_size=COUNT) | st.lists(PLAIN, min_size=COUNT, max_size=COUNT)
+
+
+def outcome(text: str, *, parsed: bool) -> list[Element] | tuple[object, ...]:
+    try:
+        return read_elements(text) if parsed else elements_of(text)[0]
+    except DissectError as error:
+        return type(error), error.args
+
+
+@given(VALUES, st.lists(st.tuples(st.integers(0, COUNT - 1), PLAIN | ODD), max_size=6))
+def test_other_values_are_read_as_by_the_parser(values: list[str], changes: list[tuple[int, str]]) -> None:
+    for place, value in [(0, values[0])] * 2 + changes:
+        values[place] = value
+        text = DOCUMENT.format(*values)
+        assert outcome(text, parsed=False) == outcome(text, parsed=True)
+
+
+@given(DOCUMENTS)
+def test_the_same_again(document: str) -> None:
+    for _ in range(3):
+        assert elements_of(document)[0] == read_elements(document)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that went through the parser."""
+    texts: list[str] = []
+
+    def read(text: str) -> list[Element]:
+        texts.append(text)
+        return read_elements(text)
+
+    skeletons._skeleton.cache_clear()
+    monkeypatch.setattr(skeletons, "read_elements", read)
+    return texts
+
+
+def test_the_third_of_a_kind_is_not_parsed(parsed: list[str]) -> None:
+    documents = [f"<r s='{n}'><Serial x=\"0{n}\">{'7' * n}</Serial> <v>\n</v><w/></r>" for n in range(1, 6)]
+    for document in documents:
+        assert elements_of(document)[0] == read_elements(document)
+    assert parsed == documents[:2]
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["<q><a>1&amp;2</a></q>", "<q><a>\x01</a></q>", "<q><a> 1</a></q>", "<q><a>1]]></a></q>", "<q><a>\xa0</a></q>"],
+)
+def test_what_is_no_plain_value_is_parsed(parsed: list[str], other: str) -> None:
+    for document in ("<q><a>1</a></q>", "<q><a>2</a></q>", "<q><a>3</a></q>"):
+        elements_of(document)
+    assert outcome(other, parsed=False) == outcome(other, parsed=True)
+    assert parsed[2:] == [other]
+
+
+def test_long_documents_are_parsed(parsed: list[str]) -> None:
+    document = f"<r>{'x' * MAX_TEXT}</r>"
+    for _ in range(4):
+        elements_of(document)
+    assert len(parsed) == 4
