@@ -21,12 +21,13 @@ _LENGTHS = frozenset(map(len, LOGIN_HEADERS))  # tells most other names apart wi
 
 def facts_of(exchange: Exchange, vocabulary: Vocabulary | None = None) -> tuple[Fact, ...]:
     """All facts of an exchange; bodies that are not held tell nothing."""
-    return (*check_facts(exchange, vocabulary), *head_facts(exchange))
+    heads = head_facts(exchange.request, exchange.response, complete=exchange.complete)
+    return (*check_facts(exchange, vocabulary), *heads)
 
 
-def head_facts(exchange: Exchange) -> tuple[Fact, ...]:
-    """What target and headers alone tell."""
-    return (*target_facts(exchange), *login_facts(exchange))
+def head_facts(request: Request, response: Response | None, *, complete: bool) -> tuple[Fact, ...]:
+    """What target and headers alone tell; `complete` as of their exchange."""
+    return (*target_facts(request, response, complete=complete), *login_facts(request, response))
 
 
 def check_facts(exchange: Exchange, vocabulary: Vocabulary | None = None) -> Iterator[Fact]:
@@ -65,12 +66,12 @@ def _decoded(kind: str, body: bytes, charset: str | None, vocabulary: Vocabulary
 _remembered = lru_cache(maxsize=1024)(_decoded)  # a phone asks the same until something changes; so do answers
 
 
-def target_facts(exchange: Exchange) -> Iterator[Fact]:
+def target_facts(request: Request, response: Response | None, *, complete: bool) -> Iterator[Fact]:
     """What the target alone tells: which file of which package is fetched."""
-    if classify(exchange.request.target) is not Resource.FIRMWARE_FILE:
+    if classify(request.target) is not Resource.FIRMWARE_FILE:
         return
     try:
-        package = PackagePath.parse(exchange.request.target)
+        package = PackagePath.parse(request.target)
     except DissectError:
         return
     yield {
@@ -83,14 +84,14 @@ def target_facts(exchange: Exchange) -> Iterator[Fact]:
         "version": str(package.version),
         "update_type": package.update_type,
         "file": package.file_name,
-        "range": header(exchange.request.headers, "range"),
-        "complete": exchange.complete and delivered(exchange.response),
+        "range": header(request.headers, "range"),
+        "complete": complete and delivered(response),
     }
 
 
-def login_facts(exchange: Exchange) -> Iterator[Fact]:
+def login_facts(request: Request, response: Response | None) -> Iterator[Fact]:
     """The NTLM messages of a login, as NTLM or inside Negotiate; responses and keys are left out."""
-    sides = (("request", exchange.request), ("response", exchange.response))
+    sides = (("request", request), ("response", response))
     for side, message in sides:
         for name, value in message.headers if message is not None else ():
             if (

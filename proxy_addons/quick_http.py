@@ -154,6 +154,7 @@ class QuickHttp(HttpLayer):
         request.data.host, request.data.port = self.context.server.address[:2]  # type: ignore[index]
         request.data.scheme = b"http"
         under_way = UnderWay(flow, server, event)
+        fields = request.data.headers.fields
         yield from self._run(HttpRequestHeadersHook(flow))
         if request.stream or self._unusual(under_way):
             yield from self._catch_up(under_way, Reached.HEADERS_HOOK)
@@ -161,7 +162,7 @@ class QuickHttp(HttpLayer):
         request.timestamp_end = time.time()
         request.data.content = asked.body
         yield from self._run(HttpRequestHook(flow))
-        if self._unusual(under_way) or http1.connection_close(request.http_version, request.headers):
+        if self._unusual(under_way) or says_goodbye(request, fields):
             yield from self._catch_up(under_way, Reached.REQUEST_HOOK)
             return
         self._under_way = under_way
@@ -186,23 +187,15 @@ class QuickHttp(HttpLayer):
     def _answer(self, under_way: UnderWay, response: http.Response, body: bytes) -> Commands:
         flow = under_way.flow
         flow.response = response
+        fields = response.data.headers.fields
         yield from self._run(HttpResponseHeadersHook(flow))
-        if (
-            response.stream
-            or flow.error
-            or self._paused_event_queue
-            or http1.connection_close(response.http_version, response.headers)
-        ):
+        if response.stream or flow.error or self._paused_event_queue or says_goodbye(response, fields):
             yield from self._catch_up(under_way, Reached.ANSWER_HEADERS_HOOK)
             return
         response.data.content = body
         response.timestamp_end = time.time()
         yield from self._run(HttpResponseHook(flow))
-        if (
-            flow.error
-            or self._paused_event_queue
-            or http1.connection_close(response.http_version, response.headers)  # an addon says goodbye
-        ):
+        if flow.error or self._paused_event_queue or says_goodbye(response, fields):
             yield from self._catch_up(under_way, Reached.ANSWER_HOOK)
             return
         flow.live = False
@@ -262,6 +255,11 @@ def restore(server: connection.Server, state: connection.ConnectionState) -> Non
     """Give a connection back the state it was in, unless it has been closed since."""
     if server.connected:
         server.state = state
+
+
+def says_goodbye(message: http.Message, fields: tuple[tuple[bytes, bytes], ...]) -> bool:
+    """Whether an addon has made this the last message of its connection; `fields` are the headers it came with."""
+    return message.headers.fields is not fields and http1.connection_close(message.http_version, message.headers)
 
 
 def plain_request(data: bytes) -> Asked | None:

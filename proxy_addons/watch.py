@@ -8,6 +8,7 @@ from mitmproxy import http
 
 from captures.base_recording import new_uid
 from captures.exchange import Body, Exchange, Headers
+from captures.exchange import exchange_of as make_exchange
 from captures.facts import head_facts
 from proxy_addons.flows import client_of, moment, moment_or_none, request_of, response_of, server_of
 from proxy_addons.rewriter import Checked, Edited
@@ -75,22 +76,24 @@ def exchange_of(flow: http.HTTPFlow, watch: Watch, *, complete: bool) -> Exchang
             rewritten_response = response_of(flow.response, headers, answered.sent_body())
     edited = [message.edited for message in (asked, answered) if message.edited is not None]
     last = (flow.response and flow.response.timestamp_end) or (flow.error and flow.error.timestamp)
-    exchange = Exchange(
-        capture="live",
-        index=0,
-        connection=flow.client_conn.id,
-        client=client_of(flow.client_conn, watch.address),
-        server=server_of(flow.server_conn),
-        started=moment(flow.request.timestamp_start),
-        request_ended=moment_or_none(flow.request.timestamp_end),
-        response_started=moment_or_none(flow.response.timestamp_start if flow.response else None),
-        ended=moment(last or flow.request.timestamp_start),
-        request=request,
-        response=response,
-        rewritten_request=rewritten_request,
-        rewritten_response=rewritten_response,
-        complete=complete,
-        problems=(*watch.problems, *(problem for body in edited for problem in body.problems)),
+    facts = [fact for body in edited for fact in body.facts]
+    facts += head_facts(request, response, complete=complete)
+    return make_exchange(
+        "live",
+        0,
+        client_of(flow.client_conn, watch.address),
+        server_of(flow.server_conn),
+        moment(flow.request.timestamp_start),
+        moment(last or flow.request.timestamp_start),
+        request,
+        response,
+        complete,
+        (*watch.problems, *(problem for body in edited for problem in body.problems)),
+        tuple(facts),
+        rewritten_request,
+        rewritten_response,
+        flow.client_conn.id,
+        moment_or_none(flow.request.timestamp_end),
+        moment_or_none(flow.response.timestamp_start if flow.response else None),
+        "",
     )
-    facts = tuple(fact for body in edited for fact in body.facts)
-    return exchange.with_facts((*facts, *head_facts(exchange)))

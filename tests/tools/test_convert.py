@@ -276,7 +276,7 @@ def test_credentials_are_taken_out_unless_asked_for(
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
     (found,) = (one for one in read_exchanges(tmp_path / "out") if isinstance(one, Exchange))
     assert [name for name, _ in found.request.headers] == [name for name, _ in asked]
-    (shown,) = login_facts(found)
+    (shown,) = login_facts(found.request, found.response)
     assert (shown["message"], shown["domain"], shown["user"]) == ("authenticate", "CONTOSO", "amy")
     kept = base64.b64decode(found.request.headers[1][1].split()[1])
     assert len(kept) == len(base64.b64decode(token))
