@@ -73,7 +73,7 @@ def sqlite_engine(database: Path, *, writes: bool, within: float = 10) -> sa.Eng
 
     def begin(connection: sa.Connection) -> None:
         reads = not writes or connection.get_execution_options().get(READS, False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        _by_driver(connection, "BEGIN" if reads else "BEGIN IMMEDIATE", ())
 
     sa.event.listen(engine, "connect", prepare)
     sa.event.listen(engine, "begin", begin)
@@ -171,7 +171,7 @@ def is_shared(connection: sa.Connection | sa.Engine) -> bool:
 
 
 class Statement:
-    """SQL that the driver executes itself: SQLAlchemy takes several times as long for its own statements.
+    """SQL that the driver executes itself: SQLAlchemy takes several times as long, even for what is text already.
 
     `?` stands for a value and `IN (?)` for one of a list of texts. Values are plain: JSON is text (`as_json`).
     """
@@ -180,17 +180,41 @@ class Statement:
         self._sqlite = sql.replace("IN (?)", "IN (SELECT value FROM json_each(?))")
         self._postgres = sql.replace("IN (?)", "= ANY (?)").replace("?", "%s")
 
-    def run(self, connection: sa.Connection, *values: Any) -> sa.CursorResult[Any]:
-        """Execute it once. Raises `SQLAlchemyError`."""
+    def run(self, connection: sa.Connection, *values: Any) -> list[tuple[Any, ...]]:
+        """Execute it once; the rows it gives. Raises `SQLAlchemyError`."""
+        if not connection.in_transaction():
+            connection.begin()
         if is_shared(connection):
-            return connection.exec_driver_sql(self._postgres, values)
+            return _by_driver(connection, self._postgres, values)
         plain = tuple([as_json(value) if isinstance(value, list) else value for value in values])
-        return connection.exec_driver_sql(self._sqlite, plain)
+        return _by_driver(connection, self._sqlite, plain)
 
     def run_each(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Execute it with the values of each of these. Raises `SQLAlchemyError`."""
+        """Execute it with the values of each of these, within a transaction. Raises `SQLAlchemyError`."""
         if rows:
-            connection.exec_driver_sql(self._postgres if is_shared(connection) else self._sqlite, list(rows))
+            _by_driver(connection, self._postgres if is_shared(connection) else self._sqlite, rows, many=True)
+
+
+def _by_driver(connection: sa.Connection, sql: str, values: Sequence[Any], *, many: bool = False) -> list[Any]:
+    """Execute this as the driver has it; its errors become those of SQLAlchemy."""
+    driver = connection.connection.dbapi_connection
+    cursor: Any = driver.cursor()  # type: ignore[union-attr]
+    fault = connection.dialect.loaded_dbapi.Error
+    try:
+        if many:
+            cursor.executemany(sql, values)
+            return []
+        cursor.execute(sql, values)
+        return cursor.fetchall() if cursor.description is not None else []
+    except fault as error:
+        broken = connection.dialect.is_disconnect(error, driver, cursor)
+        if broken:
+            connection.invalidate(error)
+        raise sa.exc.DBAPIError.instance(
+            sql, None, error, fault, connection_invalidated=broken, dialect=connection.dialect
+        ) from error
+    finally:
+        cursor.close()
 
 
 def insert(table: sa.Table) -> Statement:

@@ -35,13 +35,14 @@ class Standing(NamedTuple):
 
 def standing(connection: sa.Connection) -> Standing:
     """How far a recording is."""
-    present, last, folded = _STANDING.run(connection, LAST_EXCHANGE, FOLDED).one()
+    ((present, last, folded),) = _STANDING.run(connection, LAST_EXCHANGE, FOLDED)
     return Standing(max(int(present or 0), int(last or 0)), int(folded or 0))
 
 
 def number_of(connection: sa.Connection, name: str) -> int:
     """A number of the recording's state; 0 where there is none."""
-    return _NUMBER.run(connection, name).scalar_one_or_none() or 0
+    found = _NUMBER.run(connection, name)
+    return int(found[0][0]) if found else 0
 
 
 def set_number(connection: sa.Connection, name: str, number: int) -> None:

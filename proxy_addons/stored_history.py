@@ -48,6 +48,7 @@ class PlaceRows(Places):
         self.uid = ""
         self._connection = connection
         self._offered: dict[str, tuple[str, int, int]] = {}  # identity -> rule, granted, until
+        self._there: set[str] = set()  # whose offer has a row
         self._fetches: dict[str, dict[str, int]] = {}  # identity -> uid -> granted
         self._loaded: set[str] = set()
         self._changed: set[str] = set()
@@ -64,6 +65,7 @@ class PlaceRows(Places):
                 self._fetches.setdefault(identity, {})[uid] = granted
             else:
                 self._offered[identity] = (rule, granted, until)
+                self._there.add(identity)
 
     def take(self, identity: str, rule: str, until: datetime, now: datetime) -> None:
         """A phone takes a place."""
@@ -106,10 +108,11 @@ class PlaceRows(Places):
 
     def flush(self) -> None:
         """Write what has changed."""
-        gone = {*self._gone, *((identity, "") for identity in self._changed - self._offered.keys())}
-        _LEAVE.run_each(self._connection, sorted(gone))
+        left = (self._changed & self._there) - self._offered.keys()
+        _LEAVE.run_each(self._connection, sorted({*self._gone, *((identity, "") for identity in left)}))
         taken = sorted(self._changed & self._offered.keys())
         _TAKE.run_each(self._connection, [(identity, "", *self._offered[identity]) for identity in taken])
+        self._there = (self._there - left).union(taken)
         self._changed, self._gone = set(), []
 
 
