@@ -25,6 +25,7 @@ class BodyFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._folder = str(folder)  # every body of every batch is looked for: a path takes longer than the kernel
 
     def path(self, sha256: str) -> Path:
         """Where the body of this hash is, or would be."""
@@ -33,7 +34,7 @@ class BodyFiles:
     def put(self, sha256: str, data: bytes) -> None:
         """Keep a body held in memory. Raises `OSError`."""
         try:
-            os.utime(self.path(sha256))  # it is needed again: see `remove_stale`
+            os.utime(f"{self._folder}/{sha256}")  # it is needed again: see `remove_stale`
         except FileNotFoundError:
             with self.incoming() as incoming:
                 incoming.file.write(data)

@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeVar
 MAX_DIFFERENCES = 200  # pieces removed or added before it is all one edit
 MAX_STEPS = 1_000_000  # comparisons
 
+_MARKS = b"<>\"'= \t\n\r\f\v"  # each is a piece of its own
 _PIECES = re.compile(rb"[^<>\"'=\s]+|.", re.DOTALL)
-
-_BEGUN = re.compile(rb"[^<>\"'=\s]+\Z")  # a piece that may go on
+_OF_WORDS = bytes(set(range(256)) - set(_MARKS))
 
 T = TypeVar("T")
 
@@ -37,7 +37,9 @@ def diff(original: bytes, changed: bytes) -> tuple[ByteEdit, ...]:
     if original == changed:
         return ()
     same = _same(original, changed)
-    old, new = _PIECES.findall(original, same), _PIECES.findall(changed, same)
+    tail = _same_at_the_end(original, changed, min(len(original), len(changed)) - same)
+    old = _PIECES.findall(original, same, len(original) - tail)
+    new = _PIECES.findall(changed, same, len(changed) - tail)
     edits, offset, done = [], same, 0
     for start, end, new_start, new_end in replaced(old, new):
         offset += sum(map(len, old[done:start]))
@@ -57,8 +59,19 @@ def _same(one: bytes, other: bytes) -> int:
             most = middle
         else:
             wrong = middle
-    begun = _BEGUN.search(one, 0, most)
-    return begun.start() if begun is not None else most
+    return len(one[:most].rstrip(_OF_WORDS))  # a word may go on
+
+
+def _same_at_the_end(one: bytes, other: bytes, longest: int) -> int:
+    """How many bytes at the end are whole pieces of both, and the same in both; no more than `longest`."""
+    most, wrong = 0, longest + 1
+    while wrong - most > 1:
+        middle = (most + wrong) // 2
+        if one[len(one) - middle :] == other[len(other) - middle :]:
+            most = middle
+        else:
+            wrong = middle
+    return len(one[len(one) - most :].lstrip(_OF_WORDS))  # a word may have begun before
 
 
 def apply(original: bytes, edits: Sequence[ByteEdit]) -> bytes:
@@ -90,6 +103,10 @@ def replaced(old: Sequence[T], new: Sequence[T]) -> Iterator[tuple[int, int, int
     while tail < shorter - head and old[-1 - tail] == new[-1 - tail]:
         tail += 1
     old_end, new_end = len(old) - tail, len(new) - tail
+    if min(old_end, new_end) - head <= 0 or old_end - head == new_end - head == 1:
+        if max(old_end, new_end) > head:  # nothing in common, and mostly it is one header
+            yield head, old_end, head, new_end
+        return
     path = _common(old[head:old_end], new[head:new_end])
     at_old, at_new = head, head
     for x, y in (*((head + x, head + y) for x, y in path), (old_end, new_end)):
@@ -100,31 +117,33 @@ def replaced(old: Sequence[T], new: Sequence[T]) -> Iterator[tuple[int, int, int
 
 def _common(old: Sequence[T], new: Sequence[T]) -> list[tuple[int, int]]:
     """Pairs of positions of a longest common subsequence (Myers 1986); none where it would cost too much."""
-    furthest = {1: 0}
-    trace: list[dict[int, int]] = []
-    steps = 0
-    for depth in range(min(MAX_DIFFERENCES, len(old) + len(new)) + 1):
-        trace.append(dict(furthest))
+    deepest = min(MAX_DIFFERENCES, len(old) + len(new))
+    furthest = [-1] * (2 * deepest + 3)  # by the diagonal; the negative ones are counted from the end
+    furthest[1] = 0
+    trace: list[list[int]] = []
+    steps, old_size, new_size = 0, len(old), len(new)
+    for depth in range(deepest + 1):
+        trace.append(furthest[:])
         for k in range(-depth, depth + 1, 2):
-            down = k == -depth or (k != depth and furthest.get(k - 1, -1) < furthest.get(k + 1, -1))
+            down = k == -depth or (k != depth and furthest[k - 1] < furthest[k + 1])
             x = furthest[k + 1] if down else furthest[k - 1] + 1
             start = x
-            while x < len(old) and x - k < len(new) and old[x] == new[x - k]:
+            while x < old_size and x - k < new_size and old[x] == new[x - k]:
                 x += 1
             steps += x - start + 1
             furthest[k] = x
-            if x >= len(old) and x - k >= len(new):
-                return _backtrack(trace, len(old), len(new))
+            if x >= old_size and x - k >= new_size:
+                return _backtrack(trace, old_size, new_size)
         if steps > MAX_STEPS:
             break
     return []
 
 
-def _backtrack(trace: list[dict[int, int]], x: int, y: int) -> list[tuple[int, int]]:
+def _backtrack(trace: list[list[int]], x: int, y: int) -> list[tuple[int, int]]:
     pairs = []
     for depth in range(len(trace) - 1, -1, -1):
         before, k = trace[depth], x - y
-        down = k == -depth or (k != depth and before.get(k - 1, -1) < before.get(k + 1, -1))
+        down = k == -depth or (k != depth and before[k - 1] < before[k + 1])
         came_from = k + 1 if down else k - 1
         from_x = before[came_from] if depth else 0
         from_y = from_x - came_from if depth else 0

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import json
 import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from captures.database_url import SCHEMES, DatabaseUrl
 from captures.errors import StoreError
+
+_JSON = json.JSONEncoder()
 
 UNWATCHED = 60  # seconds; who may take longer than that is not in a hurry
 READS = "upshim_reads"
@@ -71,7 +73,7 @@ def sqlite_engine(database: Path, *, writes: bool, within: float = 10) -> sa.Eng
 
     def begin(connection: sa.Connection) -> None:
         reads = not writes or connection.get_execution_options().get(READS, False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        _by_driver(connection, "BEGIN" if reads else "BEGIN IMMEDIATE", ())
 
     sa.event.listen(engine, "connect", prepare)
     sa.event.listen(engine, "begin", begin)
@@ -168,34 +170,82 @@ def is_shared(connection: sa.Connection | sa.Engine) -> bool:
     return connection.dialect.name == "postgresql"
 
 
-def insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """An `INSERT` that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    return postgresql.insert(table) if is_shared(connection) else sqlite.insert(table)
+class Statement:
+    """SQL that the driver executes itself: SQLAlchemy takes several times as long, even for what is text already.
 
-
-@functools.cache
-def insert_new(table: sa.Table) -> sa.TextClause:
-    """An `INSERT` of whole rows that leaves those alone that are there already.
-
-    As text, for both databases write it alike, and SQLAlchemy compiles what has an `ON CONFLICT` at every execution.
+    `?` stands for a value and `IN (?)` for one of a list of texts. Values are plain: JSON is text (`as_json`).
     """
-    return _text(table, "DO NOTHING")
+
+    def __init__(self, sql: str) -> None:
+        self._sqlite = sql.replace("IN (?)", "IN (SELECT value FROM json_each(?))")
+        self._postgres = sql.replace("IN (?)", "= ANY (?)").replace("?", "%s")
+
+    def run(self, connection: sa.Connection, *values: Any) -> list[tuple[Any, ...]]:
+        """Execute it once; the rows it gives. Raises `SQLAlchemyError`."""
+        if not connection.in_transaction():
+            connection.begin()
+        if is_shared(connection):
+            return _by_driver(connection, self._postgres, values)
+        plain = tuple([as_json(value) if isinstance(value, list) else value for value in values])
+        return _by_driver(connection, self._sqlite, plain)
+
+    def run_each(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Execute it with the values of each of these, within a transaction. Raises `SQLAlchemyError`."""
+        if rows:
+            _by_driver(connection, self._postgres if is_shared(connection) else self._sqlite, rows, many=True)
 
 
-@functools.cache
-def upsert(table: sa.Table, *changed: str) -> sa.TextClause:
-    """An `INSERT` of whole rows that changes those that are there already: in these columns, or in all."""
+def _by_driver(connection: sa.Connection, sql: str, values: Sequence[Any], *, many: bool = False) -> list[Any]:
+    """Execute this as the driver has it; its errors become those of SQLAlchemy."""
+    driver = connection.connection.dbapi_connection
+    cursor: Any = driver.cursor()  # type: ignore[union-attr]
+    fault = connection.dialect.loaded_dbapi.Error
+    try:
+        if many:
+            cursor.executemany(sql, values)
+            return []
+        cursor.execute(sql, values)
+        return cursor.fetchall() if cursor.description is not None else []
+    except fault as error:
+        broken = connection.dialect.is_disconnect(error, driver, cursor)
+        if broken:
+            connection.invalidate(error)
+        raise sa.exc.DBAPIError.instance(
+            sql, None, error, fault, connection_invalidated=broken, dialect=connection.dialect
+        ) from error
+    finally:
+        cursor.close()
+
+
+def insert(table: sa.Table) -> Statement:
+    """An `INSERT` of whole rows, the values in the order of the columns."""
+    return Statement(_insert(table))
+
+
+def insert_new(table: sa.Table) -> Statement:
+    """The same; rows that are there already are left alone."""
+    return Statement(f"{_insert(table)} ON CONFLICT DO NOTHING")
+
+
+def upsert(table: sa.Table, *changed: str) -> Statement:
+    """The same; rows that are there already are changed: in these columns, or in all."""
     key = {column.name for column in table.primary_key}
     names = changed or [column.name for column in table.columns if column.name not in key]
     update = ", ".join(f'"{name}" = excluded."{name}"' for name in names)
-    return _text(table, f"({', '.join(sorted(key))}) DO UPDATE SET {update}")
+    return Statement(f"{_insert(table)} ON CONFLICT ({', '.join(sorted(key))}) DO UPDATE SET {update}")
 
 
-def _text(table: sa.Table, conflict: str) -> sa.TextClause:
+def _insert(table: sa.Table) -> str:
     names = ", ".join(f'"{column.name}"' for column in table.columns)
-    values = ", ".join(f":{column.name}" for column in table.columns)
-    statement = sa.text(f'INSERT INTO "{table.name}" ({names}) VALUES ({values}) ON CONFLICT {conflict}')  # noqa: S608
-    return statement.bindparams(*(sa.bindparam(column.name, type_=column.type) for column in table.columns))
+    return f'INSERT INTO "{table.name}" ({names}) VALUES ({", ".join("?" for _ in table.columns)})'  # noqa: S608
+
+
+def as_json(value: Any) -> str:
+    """A value of a JSON column. Raises `StatementError`, as SQLAlchemy does, for what is none."""
+    try:
+        return _JSON.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise sa.exc.StatementError(f"not a JSON value: {error}", None, None, error) from error
 
 
 def reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from captures.engines import upsert
+from captures.engines import Statement, upsert
 from captures.retention import Kept
 from captures.schema import BODY_USES, EXCHANGES, FACTS, STATE
 
@@ -18,11 +18,11 @@ FOLDED = "folded"
 BODIES_SINCE = "bodies since"  # the first exchange from which on all bodies were kept; 0 where they are not
 
 
-_NUMBER = sa.select(STATE.c.number).where(STATE.c.name == sa.bindparam("name"))
-_STANDING = sa.select(
-    sa.select(sa.func.max(EXCHANGES.c.id)).scalar_subquery(),
-    sa.select(STATE.c.number).where(STATE.c.name == LAST_EXCHANGE).scalar_subquery(),
-    sa.select(STATE.c.number).where(STATE.c.name == FOLDED).scalar_subquery(),
+_NUMBER = Statement("SELECT number FROM state WHERE name = ?")
+_SET_NUMBER = upsert(STATE)
+_STANDING = Statement(
+    "SELECT (SELECT max(id) FROM exchanges), (SELECT number FROM state WHERE name = ?),"
+    " (SELECT number FROM state WHERE name = ?)"
 )
 
 
@@ -35,18 +35,19 @@ class Standing(NamedTuple):
 
 def standing(connection: sa.Connection) -> Standing:
     """How far a recording is."""
-    present, last, folded = connection.execute(_STANDING).one()
+    ((present, last, folded),) = _STANDING.run(connection, LAST_EXCHANGE, FOLDED)
     return Standing(max(int(present or 0), int(last or 0)), int(folded or 0))
 
 
 def number_of(connection: sa.Connection, name: str) -> int:
     """A number of the recording's state; 0 where there is none."""
-    return connection.execute(_NUMBER, {"name": name}).scalar_one_or_none() or 0
+    found = _NUMBER.run(connection, name)
+    return int(found[0][0]) if found else 0
 
 
 def set_number(connection: sa.Connection, name: str, number: int) -> None:
     """Set a number of the recording's state."""
-    connection.execute(upsert(STATE), {"name": name, "number": number})
+    _SET_NUMBER.run(connection, name, number)
 
 
 def remove_rows(connection: sa.Connection, which: Callable[[sa.ColumnElement[int]], sa.ColumnElement[bool]]) -> None:

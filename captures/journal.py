@@ -153,16 +153,27 @@ def replay_headers(changed: Mapping[str, Any], original: Headers) -> Headers:
     return (*made, *original[done:])
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
 def canonical(content: Mapping[str, Any]) -> bytes:
     """The one way to write this content."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return _CANONICAL.encode(content).encode("ascii")
+
+
+def canonical_with_hash(content: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Content that has keys on both sides of `hash`, written with its hash, and the hash."""
+    before = canonical({name: value for name, value in content.items() if name < "hash"})[:-1]
+    behind = canonical({name: value for name, value in content.items() if name > "hash"})[1:]
+    digest = hashlib.sha256(b"%b,%b" % (before, behind)).hexdigest()
+    return b'%b,"hash":"%b",%b' % (before, digest.encode("ascii"), behind), digest
 
 
 def encode(content: Mapping[str, Any], head: Head, written: str) -> tuple[bytes, Head]:
     """The line of the next entry, written at this time (RFC 3339), and the new head."""
     entry = {**content, "n": head.number + 1, "written": written, "previous": head.hash}
-    digest = hashlib.sha256(canonical(entry)).hexdigest()
-    return canonical({**entry, "hash": digest}) + b"\n", Head(head.number + 1, digest)
+    line, digest = canonical_with_hash(entry)
+    return line + b"\n", Head(head.number + 1, digest)
 
 
 def decode(line: bytes) -> Entry | None:

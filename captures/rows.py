@@ -6,24 +6,26 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from captures.exchange import Body, Exchange, Headers, Request, Response
+from captures.exchange import Body, Exchange, Headers, Request, Response, body_of, request_of, response_of
+from captures.exchange import exchange_of as make_exchange
 
 Held = Mapping[str, bytes]
 NOTHING_HELD: Held = {}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(moment: datetime) -> int:
     """A time as the database holds it."""
-    return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def moment_of(number: int) -> datetime:
     """The time again."""
-    seconds, rest = divmod(number, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+    return _EPOCH + timedelta(0, 0, number)
 
 
 def as_text(value: str) -> str:
@@ -44,10 +46,10 @@ def row_of(exchange: Exchange) -> dict[str, Any]:
         "ended": microseconds(exchange.ended),
         "complete": exchange.complete,
         "problems": list(exchange.problems),
-        "request": _message_row(exchange.request),
-        "response": _message_row(exchange.response),
-        "rewritten_request": _message_row(exchange.rewritten_request),
-        "rewritten_response": _message_row(exchange.rewritten_response),
+        "request": _request_row(exchange.request),
+        "response": exchange.response and _response_row(exchange.response),
+        "rewritten_request": exchange.rewritten_request and _request_row(exchange.rewritten_request),
+        "rewritten_response": exchange.rewritten_response and _response_row(exchange.rewritten_response),
     }
 
 
@@ -58,51 +60,74 @@ def exchange_of(
 
     Raises `KeyError`, `TypeError`, `ValueError` for another row.
     """
-    return Exchange(
-        capture=capture,
-        index=index,
-        connection=row["connection"],
-        client=row["client"],
-        server=row["server"],
-        client_mac=row.get("client_mac", ""),
-        started=moment_of(row["started"]),
-        request_ended=None if row["request_ended"] is None else moment_of(row["request_ended"]),
-        response_started=None if row["response_started"] is None else moment_of(row["response_started"]),
-        ended=moment_of(row["ended"]),
-        complete=row["complete"],
-        problems=tuple(row["problems"]),
-        request=_request(row["request"], held),
-        response=row["response"] and _response(row["response"], held),
-        rewritten_request=row["rewritten_request"] and _request(row["rewritten_request"], held),
-        rewritten_response=row["rewritten_response"] and _response(row["rewritten_response"], held),
-        facts=tuple(facts),
+    request_ended, response_started = row["request_ended"], row["response_started"]
+    response, asked, answered = row["response"], row["rewritten_request"], row["rewritten_response"]
+    return make_exchange(
+        capture,
+        index,
+        row["client"],
+        row["server"],
+        moment_of(row["started"]),
+        moment_of(row["ended"]),
+        _request(row["request"], held),
+        response and _response(response, held),
+        row["complete"],
+        tuple(row["problems"]),
+        tuple(facts),
+        asked and _request(asked, held),
+        answered and _response(answered, held),
+        row["connection"],
+        None if request_ended is None else moment_of(request_ended),
+        None if response_started is None else moment_of(response_started),
+        row.get("client_mac", ""),
     )
 
 
-def _message_row(message: Request | Response | None) -> Any:
-    if message is None:
-        return None
-    body = message.body
-    row = {name: getattr(message, name) for name in message.__slots__ if name != "body"}
-    row["body"] = {name: getattr(body, name) for name in body.__slots__ if name not in {"data", "encoded"}}
-    return row
+def _request_row(request: Request) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "target": request.target,
+        "version": request.version,
+        "headers": request.headers,
+        "body": _body_row(request.body),
+    }
+
+
+def _response_row(response: Response) -> dict[str, Any]:
+    return {
+        "status": response.status,
+        "reason": response.reason,
+        "version": response.version,
+        "headers": response.headers,
+        "interim": response.interim,
+        "body": _body_row(response.body),
+    }
+
+
+def _body_row(body: Body) -> dict[str, Any]:
+    return {
+        "size": body.size,
+        "sha256": body.sha256,
+        "encoded_size": body.encoded_size,
+        "encoded_sha256": body.encoded_sha256,
+    }
 
 
 def _headers(pairs: Sequence[Sequence[str]]) -> Headers:
-    return tuple((name, value) for name, value in pairs)
+    return tuple([(name, value) for name, value in pairs])
 
 
 def _body(row: dict[str, Any], held: Held) -> Body:
-    if not held:
-        return Body(**row)
-    return Body(**row, data=held.get(row["sha256"]), encoded=held.get(row["encoded_sha256"] or ""))
+    sha256, encoded_sha256 = row["sha256"], row["encoded_sha256"]
+    data, encoded = held.get(sha256), held.get(encoded_sha256) if encoded_sha256 else None
+    return body_of(row["size"], sha256, row["encoded_size"], encoded_sha256, data, encoded)
 
 
 def _request(row: dict[str, Any], held: Held) -> Request:
-    return Request(**{**row, "headers": _headers(row["headers"]), "body": _body(row["body"], held)})
+    return request_of(row["method"], row["target"], row["version"], _headers(row["headers"]), _body(row["body"], held))
 
 
 def _response(row: dict[str, Any], held: Held) -> Response:
-    interim = tuple((status, reason, _headers(headers)) for status, reason, headers in row["interim"])
-    body = _body(row["body"], held)
-    return Response(**{**row, "headers": _headers(row["headers"]), "body": body, "interim": interim})
+    interim = tuple([(status, reason, _headers(headers)) for status, reason, headers in row["interim"]])
+    headers, body = _headers(row["headers"]), _body(row["body"], held)
+    return response_of(row["status"], row["reason"], row["version"], headers, body, interim)

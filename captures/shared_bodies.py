@@ -19,6 +19,8 @@ from captures.schema import BODIES, BODY_USES
 
 SMALL = 1 << 20  # bytes of a body that goes into the database
 
+_PUT = upsert(BODIES, "touched")
+
 
 class SharedBodies(BodyFiles):
     """Bodies in a database, with the files of this machine beside it. Raises `SQLAlchemyError` beside `OSError`."""
@@ -39,9 +41,7 @@ class SharedBodies(BodyFiles):
         """Keep small bodies within the caller's transaction."""
         touched = int(datetime.now(UTC).timestamp() * 1_000_000)
         # In one order, for other shims may be at the same bodies.
-        rows = [{"sha256": sha256, "touched": touched, "data": data} for sha256, data in sorted(bodies.items())]
-        if rows:
-            connection.execute(upsert(BODIES, "touched"), rows)
+        _PUT.run_each(connection, [(sha256, touched, data) for sha256, data in sorted(bodies.items())])
 
     def put_aside(self, sha256: str, data: bytes) -> None:
         """Keep a body on this machine until the database is back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from captures.retention import Keep
 from captures.schema import RESERVATIONS
 from captures.sink import Item, Lose, Question, Result
 from captures.store import Projection, Recorded, Store
+
+_RESERVE = insert_new(RESERVATIONS)  # (uid, *reservation)
 
 Answers = Mapping[str, Callable[[sa.Connection, Any], Any]]  # by the name of the question
 
@@ -101,11 +104,11 @@ class FolderSink:
             return
         items = [batch[position] for position in positions]
         named = [(one.uid, one.exchange) for one in items if one.exchange is not None]
-        reserved = [{"uid": one.uid, **one.reservation._asdict()} for one in items if one.reservation is not None]
+        reserved = [(one.uid, *one.reservation) for one in items if one.reservation is not None]
         try:
             if not named:
                 with self.store.engine.begin() as connection:
-                    connection.execute(insert_new(RESERVATIONS), reserved)
+                    _RESERVE.run_each(connection, reserved)
             else:
                 self._commit_exchanges(named, reserved)
         except (OSError, sa.exc.SQLAlchemyError) as error:
@@ -114,14 +117,13 @@ class FolderSink:
         for position in positions:
             results[position] = Result(True)
 
-    def _commit_exchanges(self, named: Sequence[tuple[str, Exchange]], reserved: Sequence[dict[str, Any]]) -> None:
+    def _commit_exchanges(self, named: Sequence[tuple[str, Exchange]], reserved: Sequence[tuple[Any, ...]]) -> None:
         exchanges = [stored(exchange, self._setting) for _, exchange in named]
         told = {uid: told_of(exchange) for uid, exchange in named}
         entries: list[dict[str, Any]] = []
 
         def within(connection: sa.Connection, recorded: Sequence[Recorded]) -> None:
-            if reserved:
-                connection.execute(insert_new(RESERVATIONS), reserved)
+            _RESERVE.run_each(connection, reserved)
             pairs = ((told.get(one.uid or ""), one.exchange.index) for one in recorded)
             entries.extend(self._journal.entries(connection, [(what, n) for what, n in pairs if what is not None]))
 
@@ -199,7 +201,7 @@ def told_before(folder: Path) -> bool:
 def identity(store: Store) -> tuple[int, int] | None:
     """Which file the database is; None where it is gone."""
     try:
-        status = (store.folder / DATABASE).stat()
+        status = os.stat(f"{store.folder}/{DATABASE}")  # noqa: PTH116 - before every batch
     except OSError:
         return None
     return status.st_dev, status.st_ino

@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,18 @@ import sqlalchemy as sa
 
 from captures.bodies import BodyFiles
 from captures.database_url import DatabaseUrl, Place
-from captures.engines import READS, Locks, has_log, is_out_of_reach, postgres_engine, reason, sqlite_engine
+from captures.engines import (
+    READS,
+    Locks,
+    Statement,
+    as_json,
+    has_log,
+    insert,
+    is_out_of_reach,
+    postgres_engine,
+    reason,
+    sqlite_engine,
+)
 from captures.errors import StoreError
 from captures.exchange import Exchange, bodies_of
 from captures.expiry import (
@@ -57,11 +67,11 @@ PAGE = 500  # exchanges read or folded at once
 
 Phone = tuple[str, str]  # kind ("mac", "serial", "address") and value
 
-# Built once: building a statement costs SQLAlchemy more than running it.
-_VALUES: sa.BindParameter[list[str]] = sa.bindparam("values", expanding=True)
-_UIDS: sa.BindParameter[list[str]] = sa.bindparam("uids", expanding=True)
-_PSEUDONYMS = sa.select(IDENTITIES).where(IDENTITIES.c.value.in_(_VALUES))
-_KNOWN = sa.select(EXCHANGES.c.uid, EXCHANGES.c.id).where(EXCHANGES.c.uid.in_(_UIDS))
+_PSEUDONYMS = Statement("SELECT pseudonym, kind, value FROM identities WHERE value IN (?)")
+_KNOWN = Statement("SELECT uid, id FROM exchanges WHERE uid IN (?)")
+_COLUMNS = [column.name for column in EXCHANGES.columns]
+_JSON_COLUMNS = [column.name for column in EXCHANGES.columns if isinstance(column.type, sa.JSON)]
+_ADD_EXCHANGE, _ADD_FACT, _ADD_USE, _ADD_IDENTITY = map(insert, (EXCHANGES, FACTS, BODY_USES, IDENTITIES))
 
 
 class Recorded(NamedTuple):
@@ -235,7 +245,7 @@ class Store:
                 for exchange, uid in zip(exchanges, named, strict=True)
                 if uid is None or uid not in known
             ]
-            new = [Recorded(replace(one.exchange, index=n), one.uid) for n, one in enumerate(new, last + 1)]
+            new = [Recorded(one.exchange.with_index(n), one.uid) for n, one in enumerate(new, last + 1)]
             if new:
                 _insert(connection, new)
             if within is not None:
@@ -277,12 +287,10 @@ class Store:
     def pseudonyms(self, connection: sa.Connection, phones: Iterable[Phone]) -> dict[Phone, str]:
         """The journal's names for phones; a new one for each that is not known. Raises `SQLAlchemyError`."""
         wanted = {(kind, as_text(value)): (kind, value) for kind, value in phones}
-        known = connection.execute(_PSEUDONYMS, {"values": sorted({value for _, value in wanted})})
-        found = {(row.kind, row.value): str(row.pseudonym) for row in known}
+        known = _PSEUDONYMS.run(connection, sorted({value for _, value in wanted}))
+        found = {(kind, value): str(pseudonym) for pseudonym, kind, value in known}
         new = {phone: secrets.token_hex(8) for phone in wanted if phone not in found}
-        if new:
-            rows = [{"pseudonym": name, "kind": kind, "value": value} for (kind, value), name in new.items()]
-            connection.execute(IDENTITIES.insert(), rows)
+        _ADD_IDENTITY.run_each(connection, [(name, kind, value) for (kind, value), name in new.items()])
         return {wanted[phone]: name for phone, name in (found | new).items() if phone in wanted}
 
     def identities(self) -> dict[str, tuple[str, str]]:
@@ -440,26 +448,28 @@ def files_of(exchange: Exchange) -> dict[str, int]:
 def _known(connection: sa.Connection, uids: Sequence[str]) -> dict[str, int]:
     if not uids:
         return {}
-    return {row.uid: row.id for row in connection.execute(_KNOWN, {"uids": list(uids)})}
+    return {str(uid): int(index) for uid, index in _KNOWN.run(connection, list(uids))}
 
 
 def _insert(connection: sa.Connection, new: Sequence[Recorded]) -> None:
-    rows = [{"id": exchange.index, "uid": uid, **row_of(exchange)} for exchange, uid in new]
-    connection.execute(EXCHANGES.insert(), rows)
+    _ADD_EXCHANGE.run_each(connection, [_values_of(exchange, uid) for exchange, uid in new])
     facts = [
-        {"exchange": exchange.index, "position": position, "fact": fact["fact"], "content": dict(fact)}
+        (exchange.index, position, fact["fact"], as_json(fact if type(fact) is dict else dict(fact)))
         for exchange, _ in new
         for position, fact in enumerate(exchange.facts)
     ]
-    if facts:
-        connection.execute(FACTS.insert(), facts)
-    uses = [
-        {"exchange": exchange.index, "sha256": sha256, "size": size}
-        for exchange, _ in new
-        for sha256, size in files_of(exchange).items()
-    ]
-    if uses:
-        connection.execute(BODY_USES.insert(), uses)
+    _ADD_FACT.run_each(connection, facts)
+    uses = [(exchange.index, *use) for exchange, _ in new for use in files_of(exchange).items()]
+    _ADD_USE.run_each(connection, uses)
+
+
+def _values_of(exchange: Exchange, uid: str | None) -> tuple[Any, ...]:
+    """The columns of an exchange in their order."""
+    row: dict[str, Any] = {"id": exchange.index, "uid": uid, **row_of(exchange)}
+    for name in _JSON_COLUMNS:
+        if row[name] is not None:
+            row[name] = as_json(row[name])
+    return tuple([row[name] for name in _COLUMNS])
 
 
 __all__ = ["Projection", "Recorded", "Store", "files_of"]

@@ -36,7 +36,7 @@ from proxy_addons.phone import Phone
 from proxy_addons.recalled import NOT_FOLDED, all_folded, census
 from proxy_addons.rewriter import Checked
 from proxy_addons.rules import MAX_OUTCOMES_KEPT
-from proxy_addons.stored_history import FoldedHistories
+from proxy_addons.stored_history import KEEP_OUTCOMES, FoldedHistories
 
 DECIDE_WITHIN = 1.0  # seconds a phone may wait for a decision
 WORKERS = 4
@@ -46,7 +46,7 @@ MOST_WAITING = 64  # decisions; more than that and the database is too slow to b
 # What every decision asks, built once: building a statement costs SQLAlchemy more than running it.
 _PROMISED = sa.select(RESERVATIONS.c.path, RESERVATIONS.c.at).where(RESERVATIONS.c.identity == sa.bindparam("name"))
 _OWN = sa.select(UNDECIDED.c.path, UNDECIDED.c.at).where(UNDECIDED.c.identity == sa.bindparam("name"))
-_RESERVE = RESERVATIONS.insert()
+_RESERVE = insert(RESERVATIONS)
 
 
 class NotKnown(Exception):
@@ -122,14 +122,12 @@ class Deciding(FoldedHistories):
 
     def keep_outcomes(self) -> None:
         """Write how an attempt ended, as this check tells; the recording of it will find it there."""
-        if self._ends:
-            self._connection.execute(insert(self._connection, OUTCOMES).on_conflict_do_nothing(), self._ends)
-            self._ends = []
+        KEEP_OUTCOMES.run_each(self._connection, self._ends)
+        self._ends = []
 
     def reserve(self, uid: str, rule: str, path: str, now: datetime) -> None:
         """Use up what an offer uses up."""
-        row = {"uid": uid, "identity": self._identity, "rule": as_text(rule), "path": as_text(path)}
-        self._connection.execute(_RESERVE, {**row, "at": microseconds(now)})
+        _RESERVE.run(self._connection, uid, self._identity, as_text(rule), as_text(path), microseconds(now))
 
 
 class StoredHistories(Histories):

@@ -7,13 +7,14 @@ exchanges are about, and written back at the end.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from captures.engines import insert_new, upsert
+from captures.engines import Statement, as_json, insert_new, upsert
 from captures.rows import as_text, microseconds, moment_of
 from captures.schema import OUTCOMES, PHONES, PLACES, RESERVATIONS, UNDECIDED
 from captures.store import Recorded
@@ -27,15 +28,16 @@ from proxy_addons.history_rows import from_row, to_row
 FETCH_LEASE = timedelta(hours=6)  # a download whose end nobody tells holds its place for so long
 PHONE_FACTS = frozenset({"update-check", "firmware-fetch"})
 
-# Built once: building a statement costs SQLAlchemy more than running it.
-_NAMES: sa.BindParameter[list[str]] = sa.bindparam("names", expanding=True)
-_PLACES_OF = sa.select(PLACES).where(PLACES.c.identity.in_(_NAMES))
-_HISTORIES_OF = sa.select(PHONES.c.identity, PHONES.c.history).where(PHONES.c.identity.in_(_NAMES))
-_A: sa.BindParameter[str] = sa.bindparam("a")
-_B: sa.BindParameter[str] = sa.bindparam("b")
-_LEAVE = PLACES.delete().where((PLACES.c.identity == _A) & (PLACES.c.uid == _B))
-_DECIDED = UNDECIDED.delete().where((UNDECIDED.c.path == _A) & (UNDECIDED.c.identity == _B))
-_KEPT = RESERVATIONS.delete().where(RESERVATIONS.c.uid.in_(sa.bindparam("uids", expanding=True)))
+_PLACES_OF = Statement("SELECT identity, uid, rule, granted, until FROM places WHERE identity IN (?)")
+_TAKE = upsert(PLACES)
+_BEGIN = insert_new(PLACES)
+_LEAVE = Statement("DELETE FROM places WHERE identity = ? AND uid = ?")
+_HISTORIES_OF = Statement("SELECT identity, CAST(history AS TEXT) FROM phones WHERE identity IN (?)")
+_KEEP_PHONES = upsert(PHONES)
+_OPEN = insert_new(UNDECIDED)
+_DECIDED = Statement("DELETE FROM undecided WHERE path = ? AND identity = ?")
+KEEP_OUTCOMES = insert_new(OUTCOMES)
+_KEPT = Statement("DELETE FROM reservations WHERE uid IN (?)")
 
 
 class PlaceRows(Places):
@@ -46,6 +48,7 @@ class PlaceRows(Places):
         self.uid = ""
         self._connection = connection
         self._offered: dict[str, tuple[str, int, int]] = {}  # identity -> rule, granted, until
+        self._there: set[str] = set()  # whose offer has a row
         self._fetches: dict[str, dict[str, int]] = {}  # identity -> uid -> granted
         self._loaded: set[str] = set()
         self._changed: set[str] = set()
@@ -57,11 +60,12 @@ class PlaceRows(Places):
         if not wanted:
             return
         self._loaded.update(wanted)
-        for row in self._connection.execute(_PLACES_OF, {"names": wanted}):
-            if row.uid:
-                self._fetches.setdefault(row.identity, {})[row.uid] = row.granted
+        for identity, uid, rule, granted, until in _PLACES_OF.run(self._connection, wanted):
+            if uid:
+                self._fetches.setdefault(identity, {})[uid] = granted
             else:
-                self._offered[row.identity] = (row.rule, row.granted, row.until)
+                self._offered[identity] = (rule, granted, until)
+                self._there.add(identity)
 
     def take(self, identity: str, rule: str, until: datetime, now: datetime) -> None:
         """A phone takes a place."""
@@ -104,16 +108,11 @@ class PlaceRows(Places):
 
     def flush(self) -> None:
         """Write what has changed."""
-        execute = self._connection.execute
-        gone = [*self._gone, *((identity, "") for identity in self._changed - self._offered.keys())]
-        if gone:
-            execute(_LEAVE, [{"a": identity, "b": uid} for identity, uid in sorted(set(gone))])
-        rows = []
-        for identity in sorted(self._changed & self._offered.keys()):
-            rule, granted, until = self._offered[identity]
-            rows.append({"identity": identity, "uid": "", "rule": rule, "granted": granted, "until": until})
-        if rows:
-            execute(upsert(PLACES), rows)
+        left = (self._changed & self._there) - self._offered.keys()
+        _LEAVE.run_each(self._connection, sorted({*self._gone, *((identity, "") for identity in left)}))
+        taken = sorted(self._changed & self._offered.keys())
+        _TAKE.run_each(self._connection, [(identity, "", *self._offered[identity]) for identity in taken])
+        self._there = (self._there - left).union(taken)
         self._changed, self._gone = set(), []
 
 
@@ -126,7 +125,7 @@ class FoldedHistories(Histories):
         self._rows = self._places = PlaceRows(connection)
         self._absent: set[str] = set()
         self._dirty: set[str] = set()
-        self._ends: list[dict[str, Any]] = []
+        self._ends: list[tuple[str, int, str, bool]] = []  # rows of `OUTCOMES`
         self._open: dict[tuple[str, str], int | None] = {}  # path and identity -> since when; None: no longer
 
     def load(self, identities: Iterable[str]) -> None:
@@ -134,8 +133,8 @@ class FoldedHistories(Histories):
         wanted = [name for name in set(identities) if name not in self._phones and name not in self._absent]
         if wanted:
             self._absent.update(wanted)
-            for row in self._connection.execute(_HISTORIES_OF, {"names": wanted}):
-                self._phones[row.identity] = from_row(row.identity, row.history)
+            for identity, history in _HISTORIES_OF.run(self._connection, wanted):
+                self._phones[identity] = from_row(identity, json.loads(history))
             self._absent.difference_update(self._phones)
         self._rows.load(wanted)
 
@@ -148,14 +147,10 @@ class FoldedHistories(Histories):
         """Write what has changed."""
         self._flush_phones()
         self._rows.flush()
-        if self._ends:
-            self._connection.execute(insert_new(OUTCOMES), self._ends)
-        closed = [{"a": path, "b": name} for (path, name), since in sorted(self._open.items()) if since is None]
-        if closed:
-            self._connection.execute(_DECIDED, closed)
-        opened = [{"path": path, "identity": name, "at": at} for (path, name), at in sorted(self._open.items()) if at]
-        if opened:
-            self._connection.execute(insert_new(UNDECIDED), opened)
+        KEEP_OUTCOMES.run_each(self._connection, self._ends)
+        ends = sorted(self._open)
+        _DECIDED.run_each(self._connection, [key for key in ends if self._open[key] is None])
+        _OPEN.run_each(self._connection, [(*key, at) for key in ends if (at := self._open[key]) is not None])
         self._ends, self._open = [], {}
 
     def _flush_phones(self) -> None:
@@ -164,18 +159,17 @@ class FoldedHistories(Histories):
             phone = self._phones[identity]
             attempt = phone.attempt
             rows.append(
-                {
-                    "identity": identity,
-                    "address": phone.addresses[-1][1] if phone.addresses else None,
-                    "attempt": None if attempt is None else str(attempt.version or ""),
-                    "last_seen": microseconds(phone.last_seen) if phone.last_seen else 0,
-                    "state": phone.state,
-                    "version": str(phone.version or "unknown"),
-                    "history": to_row(phone),
-                }
+                (
+                    identity,
+                    phone.addresses[-1][1] if phone.addresses else None,
+                    None if attempt is None else str(attempt.version or ""),
+                    microseconds(phone.last_seen) if phone.last_seen else 0,
+                    phone.state,
+                    str(phone.version or "unknown"),
+                    as_json(to_row(phone)),
+                )
             )
-        if rows:
-            self._connection.execute(upsert(PHONES), rows)
+        _KEEP_PHONES.run_each(self._connection, rows)
         self._dirty = set()
 
     # Where history.py has a dictionary.
@@ -215,7 +209,7 @@ class FoldedHistories(Histories):
         if self._open.get(key) is None:
             # One that was closed in this very transaction, and before, begins anew.
             if key in self._open:
-                self._connection.execute(_DECIDED, {"a": key[0], "b": identity})
+                _DECIDED.run(self._connection, *key)
             self._open[key] = microseconds(now)
 
     def _known_end(self, path: str, identity: str) -> None:
@@ -223,7 +217,7 @@ class FoldedHistories(Histories):
 
     def _outcome(self, path: str, now: datetime, *, worked: bool, identity: str = "") -> None:
         if path:
-            self._ends.append({"identity": identity, "at": microseconds(now), "path": as_text(path), "worked": worked})
+            self._ends.append((identity, microseconds(now), as_text(path), worked))
 
 
 class PhoneProjection:
@@ -247,7 +241,7 @@ class PhoneProjection:
         histories.flush()
         uids = [one.uid for one in about if one.uid]
         if uids:
-            connection.execute(_KEPT, {"uids": uids})
+            _KEPT.run(connection, uids)
 
     @property
     def reaches_back(self) -> timedelta:
@@ -277,8 +271,7 @@ class PhoneProjection:
         rule = connection.execute(sa.union_all(live, promised).limit(1)).scalar_one_or_none()
         if rule is not None:
             until = microseconds(at + FETCH_LEASE)
-            row = {"identity": identity, "uid": uid, "rule": rule, "granted": microseconds(at), "until": until}
-            connection.execute(insert_new(PLACES), [row])
+            _BEGIN.run(connection, identity, uid, rule, microseconds(at), until)
 
 
 def prune(connection: sa.Connection, most: int = MAX_PHONES) -> None:
