@@ -96,7 +96,7 @@ def fail_open(hook: Callable[[Self, Any], None]) -> Callable[[Self, Any], None]:
 
 
 def fail_open_async(hook: Callable[[Self, Any], Awaitable[None]]) -> Callable[[Self, Any], Awaitable[None]]:
-    """`fail_open` for a coroutine hook. A cancellation passes: mitmproxy is closing the connection.
+    """`fail_open` for a coroutine hook.
 
     The hook may run outside of a task (lean_master.py): it awaits futures, and may not ask for the current task, as
     asyncio's timeouts do.

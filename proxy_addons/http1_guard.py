@@ -67,10 +67,13 @@ class Guard:
         self.observer = observer
         self._max_head = max_head
         self._held: set[str] = set()
+        self.taken_before: events.Event | None = None  # what mitmproxy is about to be handed, and was told of already
 
     def handle(self, connection: _http1.Http1Connection, event: events.Event) -> Commands:
         """What mitmproxy does with an event, within limits."""
-        if isinstance(connection, _http1.Http1Server) and isinstance(event, events.DataReceived):
+        if event is self.taken_before:
+            self.taken_before = None
+        elif isinstance(connection, _http1.Http1Server) and isinstance(event, events.DataReceived):
             self.observer.received(connection.conn.id, len(event.data))
         while True:
             try:

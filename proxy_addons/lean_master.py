@@ -46,13 +46,15 @@ Function = Callable[..., Awaitable[None] | None]
 
 
 class Rest(NamedTuple):
-    """What is left of a hook: the one to be awaited, those behind it, and what the first waits for where it was begun.
+    """What is left of a hook: the one to be awaited, and those behind it.
 
-    One that was begun needs no task of its own.
+    One that was begun, since it needs no task, goes on when `waits_for` is there: a future, or None for the next turn
+    of the loop.
     """
 
     awaitable: Any
     functions: Iterator[Function]
+    begun: bool = False
     waits_for: Any = None
 
 
@@ -118,9 +120,8 @@ class HookTable(AddonManager):
         self._begun.pop(event, None)
         argument = argument_of(event)
         while rest is not None:
-            begun = rest.waits_for is not None
             try:
-                await (go_on(rest.awaitable, rest.waits_for) if begun else rest.awaitable)
+                await (go_on(rest.awaitable, rest.waits_for) if rest.begun else rest.awaitable)
             except exceptions.AddonHalt:
                 break
             except Exception as error:  # noqa: BLE001 - whatever an addon does, the exchange goes on
@@ -129,30 +130,37 @@ class HookTable(AddonManager):
         self._update(event, argument)
 
     def follow(self, event: hooks.Hook, rest: Rest, finished: Callable[[], None]) -> None:
-        """`finish` without a task, for what was begun: it goes on whenever what it waits for is there."""
+        """`finish` without a task, for what was begun; `finished` is called once, whatever becomes of it.
+
+        Unlike for a task mitmproxy's watchdog is not held up meanwhile: it wants ten minutes of silence.
+        """
         self._begun.pop(event, None)
 
-        def there(_future: Any) -> None:
+        def there(_future: Any = None) -> None:
             left = self._step(event, rest)
             if left is None:
                 self._update(event, argument_of(event))
                 finished()
-            elif left.waits_for is None:
+            elif left.begun:
+                self.follow(event, left, finished)
+            else:
                 task = asyncio.get_running_loop().create_task(self.finish(event, left))
                 task.add_done_callback(lambda _task: finished())
-            else:
-                self.follow(event, left, finished)
 
-        rest.waits_for._asyncio_future_blocking = False  # as a task has it
-        rest.waits_for.add_done_callback(there)
+        if rest.waits_for is None:
+            asyncio.get_running_loop().call_soon(there)
+        else:
+            rest.waits_for._asyncio_future_blocking = False  # as a task has it
+            rest.waits_for.add_done_callback(there)
 
     def _step(self, event: hooks.Hook, rest: Rest) -> Rest | None:
         try:
             return rest._replace(waits_for=rest.awaitable.send(None))
-        except (StopIteration, exceptions.AddonHalt) as end:
-            if isinstance(end, exceptions.AddonHalt):
-                return None
-        except Exception as error:  # noqa: BLE001 - whatever an addon does, the exchange goes on
+        except StopIteration:
+            pass
+        except exceptions.AddonHalt:
+            return None
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above; a future was cancelled, not we
             tell(event, error)
         return self._go_on(event, rest.functions, argument_of(event))
 
@@ -164,12 +172,12 @@ class HookTable(AddonManager):
                     continue
                 if not getattr(function, "needs_no_task", False):
                     return Rest(result, functions)
-                return Rest(result, functions, result.send(None))  # type: ignore[attr-defined]
+                return Rest(result, functions, True, result.send(None))  # type: ignore[attr-defined]
             except StopIteration:
                 continue
             except exceptions.AddonHalt:
                 break
-            except Exception as error:  # noqa: BLE001 - whatever an addon does, the exchange goes on
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
                 tell(event, error)
         return None
 
@@ -212,7 +220,7 @@ def go_on(begun: Any, waits_for: Any) -> Generator[Any, Any, None]:
             return
 
 
-def tell(event: hooks.Hook, error: Exception) -> None:
+def tell(event: hooks.Hook, error: BaseException) -> None:
     """An addon has raised: the exchange goes on, and so do the addons behind it."""
     logger.error("upshim: an addon failed in %s: %r", event.name, error, exc_info=error)
 
@@ -259,10 +267,10 @@ class InPlace:
                 if rest is None:
                     if command.blocking:
                         waiting.append(events.HookCompleted(command))
-                elif rest.waits_for is None:
-                    yield command
-                else:
+                elif rest.begun:
                     self._table.follow(command, rest, partial(self._hook_completed, command))
+                else:
+                    yield command
         if unsent is not None:
             yield unsent
 
@@ -322,7 +330,11 @@ class Handler(mode_servers.ProxyConnectionHandler):
             waits_for = handling.send(None)
         except StopIteration:
             return
-        task = asyncio.get_running_loop().create_task(go_on(handling, waits_for))
+
+        async def late() -> None:
+            await go_on(handling, waits_for)
+
+        task = asyncio.get_running_loop().create_task(late())
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 

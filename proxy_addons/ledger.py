@@ -252,7 +252,7 @@ class StoredCensus(Census):
 
 
 async def within(decided: asyncio.Future[Checked], seconds: float) -> Checked:
-    """What is decided. Raises `TimeoutError`.
+    """What is decided. Raises `TimeoutError`, and `NotKnown` where it was given up.
 
     This may have begun outside of a task, where asyncio's own timeouts do not work.
     """
@@ -271,6 +271,8 @@ async def within(decided: asyncio.Future[Checked], seconds: float) -> Checked:
     timer.cancel()
     if not decided.done():
         raise TimeoutError
+    if decided.cancelled():
+        raise NotKnown("the decision was given up: another process writes to the recording, or no longer does")
     return decided.result()
 
 

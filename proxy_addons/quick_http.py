@@ -44,6 +44,7 @@ REMEMBERED_BYTES = 2 << 10  # of a head
 ASKED_BY_POST = http.Request.make("POST", "http://server/")
 
 Commands = Generator[commands.Command, Any, None]
+Fields = tuple[tuple[bytes, bytes], ...]
 Data = TypeVar("Data", http.RequestData, http.ResponseData)
 
 
@@ -97,11 +98,21 @@ class QuickHttp(HttpLayer):
         options = context.options
         self._hooks = hooks
         self._under_way: UnderWay | None = None  # while its answer is waited for
+        self._held = False  # whether the phone is not read from
         self._allowed = (
             mode is HTTPMode.transparent
             and options.keep_host_header
             and not (options.validate_inbound_headers or options.stream_large_bodies or options.body_size_limit)
         )
+
+    def handle_event(self, event: events.Event) -> Commands:
+        """As mitmproxy's. While a hook of the short way waits, everything does: a phone is not read from any more."""
+        if self._paused and isinstance(event, events.DataReceived) and event.connection is self.context.client:
+            guard = http1_guard.guard_here()
+            if guard is not None:
+                guard.observer.hold(event.connection.id)  # each time: asyncio's reader may have begun again by itself
+                self._held = True
+        return super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> Commands:
         under_way = self._under_way
@@ -126,43 +137,46 @@ class QuickHttp(HttpLayer):
 
     def _idle_server(self) -> connection.Server | None:
         """The server's connection, where both ends are open and nothing is under way."""
-        if self.streams or len(self.connections) != 2:
-            return None
         phone = self.connections[self.context.client]
-        if type(phone) is not Http1Server or phone.buf or phone.state != phone.read_headers:
+        if self.streams or type(phone) is not Http1Server or phone.buf or phone.state != phone.read_headers:
             return None
+        mine, found = self.context.server, None
         for server, client in self.connections.items():
-            if isinstance(server, connection.Server) and type(client) is HttpClient:
-                mine, layer = self.context.server, client.child_layer
+            if not isinstance(server, connection.Server):
+                continue
+            if server.error or (server.connected and found is not None):
+                return None
+            if server.connected:
+                layer = client.child_layer if type(client) is HttpClient else None
                 if (
-                    server.connected
-                    and server.address == mine.address
-                    and not (server.tls or mine.tls or server.via or mine.via)
-                    and type(layer) is Http1Client
-                    and layer.stream_id is None
-                    and not layer.buf
+                    server.address != mine.address
+                    or (server.tls or mine.tls or server.via or mine.via)
+                    or type(layer) is not Http1Client
+                    or layer.stream_id is not None
+                    or layer.buf
                 ):
-                    return server
-        return None
+                    return None
+                found = server
+        return found
 
     def _ask(self, event: events.DataReceived, server: connection.Server, asked: Asked) -> Commands:
         request = asked.request
         if (guard := http1_guard.guard_here()) is not None:
             guard.observer.received(event.connection.id, len(event.data))
-        flow = http.HTTPFlow(self.context.client, server)
+        flow = http.HTTPFlow(self.context.client, server)  # mitmproxy names the server when it has connected to it
         flow.request, flow.live = request, True
         request.data.host, request.data.port = self.context.server.address[:2]  # type: ignore[index]
         request.data.scheme = b"http"
         under_way = UnderWay(flow, server, event)
         fields = request.data.headers.fields
         yield from self._run(HttpRequestHeadersHook(flow))
-        if request.stream or self._unusual(under_way):
+        if request.stream or self._unusual(under_way, request) or edited(request, fields):
             yield from self._catch_up(under_way, Reached.HEADERS_HOOK)
             return
         request.timestamp_end = time.time()
         request.data.content = asked.body
         yield from self._run(HttpRequestHook(flow))
-        if self._unusual(under_way) or says_goodbye(request, fields):
+        if self._unusual(under_way, request) or edited(request, fields):
             yield from self._catch_up(under_way, Reached.REQUEST_HOOK)
             return
         self._under_way = under_way
@@ -172,11 +186,12 @@ class QuickHttp(HttpLayer):
         if self._hooks.begin(hook) is not None:
             yield hook
 
-    def _unusual(self, under_way: UnderWay) -> bool:
+    def _unusual(self, under_way: UnderWay, request: http.Request) -> bool:
         """Whether an addon, or either end, has done something meanwhile."""
         flow, server = under_way.flow, under_way.server
         return (
-            flow.response is not None
+            flow.request is not request
+            or flow.response is not None
             or flow.error is not None
             or bool(self._paused_event_queue)
             or not server.connected
@@ -189,13 +204,19 @@ class QuickHttp(HttpLayer):
         flow.response = response
         fields = response.data.headers.fields
         yield from self._run(HttpResponseHeadersHook(flow))
-        if response.stream or flow.error or self._paused_event_queue or says_goodbye(response, fields):
+        if (
+            flow.response is not response
+            or response.stream
+            or flow.error
+            or self._paused_event_queue
+            or edited(response, fields)
+        ):
             yield from self._catch_up(under_way, Reached.ANSWER_HEADERS_HOOK)
             return
         response.data.content = body
         response.timestamp_end = time.time()
         yield from self._run(HttpResponseHook(flow))
-        if flow.error or self._paused_event_queue or says_goodbye(response, fields):
+        if flow.response is not response or flow.error or self._paused_event_queue or edited(response, fields):
             yield from self._catch_up(under_way, Reached.ANSWER_HOOK)
             return
         flow.live = False
@@ -217,6 +238,12 @@ class QuickHttp(HttpLayer):
         flow.error = None
         if reached >= Reached.SENT:
             server.state, flow.response = connection.ConnectionState.OPEN, None  # as it was
+        guard = http1_guard.guard_here()
+        if guard is not None:
+            guard.taken_before = under_way.came
+            if self._held:
+                guard.observer.release(self.context.client.id)
+                self._held = False
         caught_up = False
         todo: deque[events.Event] = deque([under_way.came])
         if reached > Reached.SENT and under_way.answered is not None:
@@ -257,9 +284,15 @@ def restore(server: connection.Server, state: connection.ConnectionState) -> Non
         server.state = state
 
 
-def says_goodbye(message: http.Message, fields: tuple[tuple[bytes, bytes], ...]) -> bool:
-    """Whether an addon has made this the last message of its connection; `fields` are the headers it came with."""
-    return message.headers.fields is not fields and http1.connection_close(message.http_version, message.headers)
+def edited(message: http.Request | http.Response, fields: Fields) -> bool:
+    """Whether an addon has made another shape of it than the plain one; `fields` are the headers it came with."""
+    headers = message.headers
+    return headers.fields is not fields and (
+        http1.connection_close(message.http_version, headers)
+        or "transfer-encoding" in headers
+        or "expect" in headers
+        or "content-length" not in headers
+    )
 
 
 def plain_request(data: bytes) -> Asked | None:
@@ -310,7 +343,7 @@ def request_head(head: bytes) -> Head[http.RequestData] | None:
     except ValueError:
         return None
     plain = length and "expect" not in request.headers and "upgrade" not in request.headers
-    if not plain or http1.connection_close(request.http_version, request.headers):
+    if not plain or not request.is_http11 or http1.connection_close(request.http_version, request.headers):
         return None
     return Head(request.data, length or 0)
 
@@ -326,7 +359,7 @@ def answer_head(head: bytes) -> Head[http.ResponseData] | None:
     except ValueError:
         return None
     plain = length and length > 0 and len(response.headers.get_all("content-length")) == 1
-    if not plain or http1.connection_close(response.http_version, response.headers):
+    if not plain or not response.is_http11 or http1.connection_close(response.http_version, response.headers):
         return None
     return Head(response.data, length or 0)
 

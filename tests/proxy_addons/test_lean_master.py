@@ -20,10 +20,12 @@ from mitmproxy.coretypes.multidict import _MultiDict as MultiDict
 from mitmproxy.proxy import commands, context, events
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
+from mitmproxy.proxy.server import TimeoutWatchdog
 from mitmproxy.proxy.server_hooks import ServerConnectHook, ServerConnectionHookData
 from mitmproxy.test.tflow import tclient_conn, tflow
 
 from proxy_addons.lean_master import (
+    Handler,
     HookTable,
     InPlace,
     LeanMaster,
@@ -155,7 +157,7 @@ class Asks:
 class WaitsAnywhere:
     """An addon whose hook needs no task."""
 
-    def __init__(self, heard: list[str], until: list[asyncio.Future[None]], raises: type[Exception] | None = None):
+    def __init__(self, heard: list[str], until: list[Any], raises: type[Exception] | None = None):
         self.heard = heard
         self.until = until
         self.raises = raises
@@ -233,6 +235,57 @@ def test_a_hook_that_needs_no_task_goes_on_when_what_it_waits_for_is_there(
         others = [] if raises is exceptions.AddonHalt else ["begins", "last"]
         assert heard == ["begins", *["goes on"] * futures, *others, "answered"]
     assert ("failed in request" in caplog.text) == (raises is ValueError)
+
+
+@pytest.mark.parametrize("table_alone", [False, True])
+def test_a_hook_ends_whatever_it_waits_for(table_alone: bool, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str] = []
+
+    async def use(table: HookTable) -> None:
+        given_up = asyncio.get_running_loop().create_future()
+        table.add(WaitsAnywhere(heard, [asyncio.sleep(0), given_up]), Last(heard))
+        hook = HttpRequestHook(tflow())
+        finished = asyncio.Event()
+        rest = table.begin(hook)
+        assert rest is not None
+        if table_alone:
+            asyncio.get_running_loop().call_later(0.01, given_up.cancel)
+            await asyncio.wait([asyncio.ensure_future(table.finish(hook, rest))])
+            return
+        table.follow(hook, rest, finished.set)
+        await asyncio.sleep(0)
+        assert heard == ["begins", "goes on"]
+        given_up.cancel()
+        await asyncio.wait_for(finished.wait(), 10)
+
+    with_table(use)
+    assert heard[:2] == ["begins", "goes on"]
+    if not table_alone:
+        assert heard == ["begins", "goes on", "last"]
+        assert "failed in request: CancelledError" in caplog.text
+
+
+def test_an_event_waits_for_the_one_before_it() -> None:
+    heard: list[str] = []
+
+    async def use(table: HookTable) -> None:
+        handler = Handler.__new__(Handler)
+        handler._late = set()
+        handler._server_event_lock = asyncio.Lock()
+        handler.timeout_watchdog = TimeoutWatchdog(10, use)  # type: ignore[arg-type]
+        layer: Any = Asks(tflow(), heard)
+        handler._layer = layer
+        handler.log = lambda message, *_args, **_named: heard.append(message)  # type: ignore[method-assign]
+        handler.now(events.HookCompleted(layer.hook))
+        assert heard == ["answered", "done"]
+        async with handler._server_event_lock:
+            handler.now(events.HookCompleted(layer.hook))
+            await asyncio.sleep(0.01)
+            assert len(heard) == 2
+        await asyncio.wait_for(asyncio.gather(*handler._late), 10)
+        assert heard == ["answered", "done"] * 2
+
+    with_table(use)
 
 
 def test_the_inside_of_mitmproxy_is_as_this_expects() -> None:

@@ -29,15 +29,17 @@ class Observes:
 
     def __init__(self) -> None:
         self.failures = Failures()
+        self.size = 0
+        self.held = False
 
     def received(self, connection: str, size: int) -> None:
-        pass
+        self.size += size
 
     def hold(self, connection: str) -> None:
-        pass
+        self.held = True
 
     def release(self, connection: str) -> None:
-        pass
+        self.held = False
 
     def refused(self, why: str) -> None:
         pass
@@ -73,6 +75,12 @@ class Addon:
         match name, self.does:
             case "requestheaders", "stream request":
                 request.stream = lambda data: [data[:1], data[1:]]
+            case "requestheaders", "expect":
+                request.headers["Expect"] = "100-continue"
+            case "requestheaders", "other request":
+                flow.request = request.copy()
+            case "request", "chunk":
+                request.headers["Transfer-Encoding"] = "chunked"
             case "requestheaders", "answer":
                 flow.response = http.Response.make(299, b"from us")
             case "request", "answer later":
@@ -89,6 +97,10 @@ class Addon:
         match name, self.does:
             case "responseheaders", "stream answer":
                 response.stream = True
+            case "responseheaders" | "response", "chunk":
+                response.headers["Transfer-Encoding"] = "chunked"
+            case "responseheaders", "no length":
+                response.headers.pop("Content-Length", None)
             case "responseheaders", "edit streamed":
                 response.stream = bytes.swapcase
             case "response", "edit" if response.raw_content:
@@ -100,8 +112,9 @@ class Addon:
 class Driven:
     """A layer between a phone and a server: what it is handed, and what it makes of it."""
 
-    def __init__(self, quick: bool, addon: Addon) -> None:
+    def __init__(self, quick: bool, addon: Addon, observer: Observes) -> None:
         self.addon = addon
+        self.observer = observer
         self.sent: dict[str, bytes] = {}
         self.ends: list[str] = []
         self.servers: list[Any] = []
@@ -189,7 +202,8 @@ class Driven:
 
     def told(self) -> tuple[Any, ...]:
         """All there is to compare."""
-        return self.sent, sorted(self.ends), self.addon.heard, self.phone.state, [one.state for one in self.servers]
+        states = [one.state for one in (self.phone, *self.servers)]
+        return self.sent, sorted(self.ends), self.addon.heard, states, self.observer.size
 
 
 class _Loader:
@@ -224,6 +238,8 @@ REQUESTS = {
     "chunked": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"hel", b"lo"),
     "last": HEAD + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello",
     "old": PLAIN.replace(b"1.1", b"1.0"),
+    "old, stays": PLAIN.replace(b"1.1", b"1.0").replace(b"Host", b"Connection: keep-alive\r\nHost"),
+    "new": PLAIN.replace(b"1.1", b"2.0"),
     "expects": HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
     "absolute": PLAIN.replace(b"/check", b"http://192.0.2.1/check"),
     "elsewhere": PLAIN.replace(b"/check", b"http://192.0.2.9/check"),
@@ -248,6 +264,8 @@ ANSWERS = {
     "to the end": b"HTTP/1.1 200 OK\r\n\r\nworld",
     "last": message(b"world", "Connection: close"),
     "old": ANSWER.replace(b"1.1", b"1.0"),
+    "old, stays": message(b"world", "Connection: keep-alive").replace(b"1.1", b"1.0"),
+    "new": ANSWER.replace(b"1.1", b"2.0"),
     "interim": b"HTTP/1.1 100 Continue\r\n\r\n",
     "interim and final": b"HTTP/1.1 100 Continue\r\n\r\n" + ANSWER,
     "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
@@ -273,6 +291,9 @@ DOES = [
     "edit streamed",
     "goodbye",
     "kill",
+    "expect",
+    "chunk",
+    "no length",
 ]
 HOOKS = ["requestheaders", "request", "responseheaders", "response", "error"]
 Step = tuple[str, str]
@@ -283,8 +304,9 @@ def played(quick: bool, steps: Sequence[Step], does: str, waits: frozenset[str])
     """What comes of it when first a connection is opened, and then all this happens."""
 
     async def play() -> Driven:
-        http1_guard.install(http1_guard.Guard(Observes()))
-        driven = Driven(quick, Addon())
+        observer = Observes()
+        http1_guard.install(http1_guard.Guard(observer))
+        driven = Driven(quick, Addon(), observer)
         for who, what in OPENING:
             step(driven, who, what)
         driven.addon.does, driven.addon.waits = does, waits
@@ -356,3 +378,46 @@ def test_the_short_way_is_taken() -> None:
     assert driven.layer.streams == {}
     assert driven.sent["phone"].endswith(b"edited: world!")
     assert played(False, steps, "edit", frozenset()).quick == 0
+
+
+def test_it_is_taken_again_once_the_server_has_another_connection() -> None:
+    steps = [
+        ("phone", "plain"),
+        ("server", "plain"),
+        ("server ends", ""),
+        *[("phone", "plain"), ("server", "plain")] * 3,
+    ]
+    driven = played(True, steps, "", frozenset())
+    assert len(driven.servers) == 2
+    assert driven.quick == 3, "all but the one that opens it"
+
+
+@pytest.mark.parametrize("hook", HOOKS[:4])
+def test_a_phone_is_not_read_from_while_a_hook_waits(hook: str) -> None:
+    async def play() -> None:
+        observer = Observes()
+        http1_guard.install(http1_guard.Guard(observer))
+        driven = Driven(True, Addon(), observer)
+        for who, what in OPENING:
+            step(driven, who, what)
+        driven.addon.waits = frozenset({hook})
+        driven.phone_sends(PLAIN)
+        driven.server_sends(ANSWER)
+        assert not observer.held
+        driven.phone_sends(OTHER)
+        assert observer.held
+        driven.addon.waits = frozenset()
+        driven.go_on()
+        assert not observer.held
+        driven.server_sends(ANSWER)
+        assert driven.sent["phone"] == 3 * ANSWER if hook.startswith("response") else 2 * ANSWER
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("ends", ["phone ends", "server ends"])
+def test_no_flow_is_kept(ends: str) -> None:
+    driven = played(True, [("phone", "plain"), ("server", "plain"), ("phone", "other"), (ends, "")], "", frozenset())
+    assert not driven.layer.streams
+    assert not driven.layer._paused_event_queue
+    assert getattr(driven.layer, "_under_way") is None  # noqa: B009 - mitmproxy's layer has none
