@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
+import math
 import os
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 1 << 18
+PAGE = 200  # bodies looked at in one go
 PREFIX = "incoming-"
 NAME = re.compile(r"[0-9a-f]+")
 
@@ -63,18 +66,28 @@ class BodyFiles:
             if not (writer.isdecimal() and Path("/proc", writer).exists()):
                 leftover.unlink(missing_ok=True)
 
-    def remove_stale(self, needed: Container[str], before: float) -> tuple[int, int]:
-        """Remove bodies not needed and not written or asked for since `before` (seconds since 1970); count and bytes.
+    def stale(self, before: float) -> Iterator[list[str]]:
+        """Names of bodies not written or asked for since `before` (seconds since 1970), some at a time.
+
+        Raises `OSError`.
+        """
+        with os.scandir(self.folder) as entries:
+            while page := list(itertools.islice(entries, PAGE)):
+                yield [one.name for one in page if not one.name.startswith(PREFIX) and _touched(one) < before]
+
+    def remove_stale(self, names: Iterable[str], before: float) -> tuple[int, int]:
+        """Remove these bodies, which nobody needs, unless somebody asks for one meanwhile; count and bytes.
 
         A body is first taken away under another name and then looked at once more: whoever wants it in between finds
         it gone and writes it anew, or has touched it and it is put back. Raises `OSError`.
         """
         count = size = 0
-        for path in self.folder.iterdir():
-            if path.name.startswith(PREFIX) or path.name in needed or path.stat().st_mtime >= before:
-                continue
-            aside = path.with_name(f"{PREFIX}{os.getpid()}-{path.name}")
-            path.replace(aside)
+        for name in names:
+            path, aside = self.path(name), self.path(f"{PREFIX}{os.getpid()}-{name}")
+            try:
+                path.replace(aside)
+            except FileNotFoundError:
+                continue  # another process was faster
             status = aside.stat()
             if status.st_mtime >= before:
                 aside.replace(path)
@@ -105,6 +118,13 @@ class BodyFiles:
         with self.open(sha256) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+
+def _touched(entry: os.DirEntry[str]) -> float:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 class Incoming:

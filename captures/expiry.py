@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from captures.engines import Statement, upsert
-from captures.retention import Kept
 from captures.schema import BODY_USES, EXCHANGES, FACTS, STATE
 
 LAST_EXCHANGE = "last exchange"
@@ -23,6 +21,20 @@ _SET_NUMBER = upsert(STATE)
 _STANDING = Statement(
     "SELECT (SELECT max(id) FROM exchanges), (SELECT number FROM state WHERE name = ?),"
     " (SELECT number FROM state WHERE name = ?)"
+)
+_MESSAGES = ("request", "response", "rewritten_request", "rewritten_response")
+_SIZE_OF_ROW = " + ".join(f"coalesce(length(CAST({name} AS TEXT)), 0)" for name in _MESSAGES)
+_SIZE_OF_FACTS = "SELECT coalesce(sum(length(CAST(content AS TEXT))), 0) FROM facts WHERE exchange = id"
+_SIZES = f"SELECT id, {_SIZE_OF_ROW} + ({_SIZE_OF_FACTS}) AS size FROM exchanges WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608
+_USES = "FROM body_uses AS one WHERE exchange > ? AND exchange <= ? AND NOT EXISTS"
+_OTHERS = "SELECT 1 FROM body_uses AS other WHERE other.sha256 = one.sha256"
+# Of a body that many share, the index has its oldest use first: that is all that is looked at from the old end.
+_COUNTED = Statement(f"SELECT max(id), coalesce(sum(size), 0) FROM ({_SIZES}) AS page")  # noqa: S608
+_NEW_BODIES = Statement(f"SELECT coalesce(sum(size), 0) {_USES} ({_OTHERS} AND other.exchange < one.exchange)")
+_OLDEST = Statement(_SIZES)
+_LAST_USES = Statement(
+    f"SELECT exchange, sum(size) {_USES}"
+    f" ({_OTHERS} AND other.exchange > one.exchange AND other.exchange <= ?) GROUP BY exchange"
 )
 
 
@@ -62,26 +74,28 @@ def among(page: Sequence[int], index: sa.ColumnElement[int]) -> sa.ColumnElement
     return index.in_(page)
 
 
-def newest_first(connection: sa.Connection) -> Iterator[Kept]:
-    """What each exchange takes."""
-    messages = (EXCHANGES.c[name] for name in ("request", "response", "rewritten_request", "rewritten_response"))
-    of_facts = sa.select(sa.func.coalesce(sa.func.sum(_length(FACTS.c.content)), 0))
-    size = sum(
-        (sa.func.coalesce(_length(message), 0) for message in messages),
-        of_facts.where(FACTS.c.exchange == EXCHANGES.c.id).scalar_subquery(),
-    )
-    rows = sa.select(EXCHANGES.c.id, sa.type_coerce(size, sa.Integer).label("size"))
-    rows = rows.order_by(EXCHANGES.c.id.desc())
-    uses = sa.select(BODY_USES).order_by(BODY_USES.c.exchange.desc())
-    bodies = groupby(connection.execute(uses), lambda use: use.exchange)
-    index, used = next(bodies, (0, iter(())))
-    for row in connection.execute(rows):
-        needed = {}
-        if index == row.id:
-            needed = {use.sha256: use.size for use in used}
-            index, used = next(bodies, (0, iter(())))
-        yield Kept(row.id, row.size, needed)
+def counted(connection: sa.Connection, after: int, most: int) -> tuple[int, int]:
+    """Up to which index the next exchanges are counted, no more than so many, and the bytes that they add.
+
+    Raises `SQLAlchemyError`.
+    """
+    ((last, rows),) = _COUNTED.run(connection, after, most)
+    if last is None:
+        return after, 0
+    ((bodies,),) = _NEW_BODIES.run(connection, after, last)
+    return int(last), int(rows + bodies)
 
 
-def _length(column: sa.Column[object]) -> sa.Function[int]:
-    return sa.func.length(sa.cast(column, sa.Text))
+def oldest(connection: sa.Connection, most: int, through: int) -> Iterator[tuple[int, int]]:
+    """The index of each of the oldest exchanges, and the bytes that are free without it and those before it.
+
+    A body is free where no exchange up to `through` needs it: those behind are not counted yet.
+
+    Raises `SQLAlchemyError`.
+    """
+    rows = _OLDEST.run(connection, 0, most)
+    last_uses = dict(_LAST_USES.run(connection, 0, rows[-1][0], through)) if rows else {}
+    free = 0
+    for index, size in rows:
+        free += int(size + last_uses.get(index, 0))
+        yield index, free

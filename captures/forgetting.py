@@ -82,7 +82,7 @@ def forget(place: Place, mac: str, now: datetime | None = None) -> Forgotten:
                     journal.file.append([{"entry": "forgotten", "phone": n, "exchanges": indexes} for n in named])
                     store.forget_identity(pseudonyms, history_names(names))
                     store.remove(indexes)
-            bodies, _ = store.sweep_bodies(now or datetime.now(UTC))
+            bodies = sum(step.bodies for step in store.sweep_bodies(now or datetime.now(UTC)))
             return Forgotten(len(indexes), bodies, store.unneeded_bodies())
         finally:
             journal.file.close()

@@ -107,6 +107,8 @@ class Recording(BaseRecording):
             self._tidy_when_due(self._sink.tidy)
 
     def _idle(self) -> float:
+        if self._sink.tidying:
+            return 0
         return RETRY_AFTER if self._sink.waiting else LOOK_EVERY
 
     def _end(self) -> None:

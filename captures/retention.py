@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 INTERVAL = timedelta(hours=1)  # between looks at what may go
+SHARE = 10  # and as soon as one part in so many of what may be kept was written since the last one,
+SMALLEST_SHARE = 1 << 20  # but no less than these bytes
 GRACE = timedelta(minutes=10)  # a body is written before the row that needs it: this long nobody may need it
 
 
@@ -35,27 +36,14 @@ class Expired(NamedTuple):
     bytes: int = 0
 
 
-class Kept(NamedTuple):
-    """What one exchange takes: bytes of its rows, and its body files with their sizes."""
+@dataclass(slots=True)
+class Taken:
+    """What exchanges take that are recorded, up to the index `counted`: their rows, and each body once."""
 
-    exchange: int
-    size: int
-    bodies: Mapping[str, int]
+    counted: int = 0
+    bytes: int = 0
 
 
 def due(last: datetime | None, now: datetime) -> bool:
     """Whether it is time for the next look; a clock that was set back is no reason to wait for it."""
     return last is None or not timedelta(0) <= now - last < INTERVAL
-
-
-def beyond(newest_first: Iterable[Kept], max_bytes: int) -> int:
-    """The index through which exchanges must go for the rest to fit; 0 where all fit. A shared body counts once."""
-    total = 0
-    seen: set[str] = set()
-    for kept in newest_first:
-        new = {sha256: size for sha256, size in kept.bodies.items() if sha256 not in seen}
-        total += kept.size + sum(new.values())
-        if total > max_bytes:
-            return kept.exchange
-        seen |= new.keys()
-    return 0

@@ -79,9 +79,8 @@ class SharedBodies(BodyFiles):
         else:
             yield data
 
-    def remove_stale(self, needed: Container[str], before: float) -> tuple[int, int]:
-        """The same for the files of this machine and for the database."""
-        count, size = super().remove_stale(needed, before)
+    def remove_stale_rows(self, before: float) -> tuple[int, int]:
+        """Remove bodies of the database that nobody needs, as `remove_stale` does files; count and bytes."""
         stale = sa.and_(
             BODIES.c.touched < int(before * 1_000_000),
             BODIES.c.sha256.not_in(sa.select(BODY_USES.c.sha256)),
@@ -89,7 +88,7 @@ class SharedBodies(BodyFiles):
         with self._engine.begin() as connection:
             gone = BODIES.delete().where(stale).returning(sa.func.length(BODIES.c.data))
             sizes = list(connection.execute(gone).scalars())
-        return count + len(sizes), size + sum(sizes)
+        return len(sizes), sum(sizes)
 
     def unneeded(self, needed: Container[str]) -> int:
         """How many bodies no exchange needs, or not yet."""

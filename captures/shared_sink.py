@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,9 +18,10 @@ from captures.privacy import Stored, stored
 from captures.retention import Keep
 from captures.shared_bodies import SharedBodies
 from captures.sink import RETRY_AFTER, Item, Lose, Result
-from captures.sinks import fold_all, reason_of, tidy
+from captures.sinks import fold_all, reason_of
 from captures.spool import SPOOL, Spool, Waiting
 from captures.store import Projection, Recorded, Store
+from captures.tidying import Tidier
 
 WRITE_WITHIN = 3.0  # seconds a transaction may take before the database counts as away
 PAGE = 100  # exchanges of one transaction: decisions wait for what it holds
@@ -50,6 +52,7 @@ class SharedSink:
         self._state = state
         self._journal = Journal(self.store)
         self._projection = projection
+        self._tidier = Tidier(lambda: self.store.written, self._slow, projection, lose)
         self._lose = lose
         self._tell = tell
         self._prepared = self._folded = False
@@ -78,8 +81,18 @@ class SharedSink:
         """Write what the process before could not."""
         self.go_on()
 
+    @property
+    def tidying(self) -> bool:
+        """Whether there is something to be removed, and a database to remove it from."""
+        return self._prepared and not self._away and self._tidier.under_way
+
     def go_on(self) -> None:
         """Write what waits, if the database takes it."""
+        self._write_waiting()
+        if self.tidying:
+            self._tidier.step()
+
+    def _write_waiting(self) -> None:
         if not self._folded:
             self._folded = self._attempt(lambda: fold_all(self.store, self._projection))
         while self._spool.pending:
@@ -179,18 +192,22 @@ class SharedSink:
             self.store.add(exchanges, uids, self._projection, journal, bodies_held(exchanges))
 
     def tidy(self, keep: Keep) -> None:
-        """Remove what is too old or too much; it may take its time, and other shims may do it too."""
-        if self._away or not self._prepared:
-            return
+        """Have what is too old or too much removed; other shims may do it too."""
+        self._tidier.ask(keep)
+
+    @contextmanager
+    def _slow(self) -> Iterator[tuple[Store, Journal]]:
+        """The store for what may take its time."""
         slow = Store.connect(self.store.place, self._state)
         try:
-            tidy(slow, Journal(slow), self._projection, keep, self._lose)
+            yield slow, Journal(slow)
         finally:
             slow.close()
 
     def close(self) -> None:
         """Let go; what still waits in the spool after one more attempt waits for the next start."""
+        self._tidier.close()
         self._retry_at = 0
-        self.go_on()
+        self._write_waiting()
         self._spool.close()
         self.store.close()

@@ -72,11 +72,15 @@ class Sink(Protocol):
     def write(self, batch: Sequence[Item]) -> list[Result]:
         """Write and answer these."""
 
+    @property
+    def tidying(self) -> bool:
+        """Whether there is something to be removed: `go_on` may be called at once."""
+
     def go_on(self) -> None:
-        """Write what waits; after every `write`, and every second while something waits."""
+        """Write what waits, and remove a little; after every `write`, and every second while something waits."""
 
     def tidy(self, keep: Keep) -> None:
-        """Remove what is too old or too much; every now and then."""
+        """Have what is too old or too much removed, now and whenever it is far too much; every now and then."""
 
     def close(self) -> None:
         """Let go."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from captures.retention import Keep
 from captures.schema import RESERVATIONS
 from captures.sink import Item, Lose, Question, Result
 from captures.store import Projection, Recorded, Store
+from captures.tidying import Tidier
 
 _RESERVE = insert_new(RESERVATIONS)  # (uid, *reservation)
 
@@ -61,6 +61,8 @@ class FolderSink:
         self._lose = lose
         self._answers = answers or {}
         self._journal = Journal(self.store)
+        opened = nullcontext((self.store, self._journal))
+        self._tidier = Tidier(lambda: self.store.written, lambda: opened, projection, lose)
         self._opened = identity(self.store)
 
     def start(self) -> None:
@@ -91,8 +93,14 @@ class FolderSink:
                 results[position] = self._answer(item.question)
         return results
 
+    @property
+    def tidying(self) -> bool:
+        """Whether there is something to be removed."""
+        return self._tidier.under_way
+
     def go_on(self) -> None:
-        """Nothing ever waits."""
+        """Nothing waits to be written."""
+        self._tidier.step()
 
     def _commit(self, batch: Sequence[Item], positions: Sequence[int], results: list[Result]) -> None:
         if not positions:
@@ -146,7 +154,7 @@ class FolderSink:
 
     def _answer(self, question: Question) -> Result:
         if question.name == "tidy":
-            self.tidy(question.about)
+            self.tidy(question.about or Keep())
             return Result(True)
         try:
             with self.store.reading.connect() as connection:
@@ -181,11 +189,12 @@ class FolderSink:
         self._lose(f"in the journal: {reason_of(error)}")
 
     def tidy(self, keep: Keep) -> None:
-        """Remove what is too old or too much."""
-        tidy(self.store, self._journal, self._projection, keep, self._lose)
+        """Have what is too old or too much removed."""
+        self._tidier.ask(keep)
 
     def close(self) -> None:
         """Let go."""
+        self._tidier.close()
         self._journal.file.close()
         self.store.close()
 
@@ -211,24 +220,6 @@ def fold_all(store: Store, projection: Projection | None) -> None:
     """Fold what was recorded without the projection, by an older version or by `convert`. Raises `SQLAlchemyError`."""
     while projection is not None and store.fold_rest(projection):
         pass
-
-
-def tidy(store: Store, journal: Journal, projection: Projection | None, keep: Keep, lose: Lose) -> None:
-    """Remove what is too old or too much, and say so in the journal."""
-    now = datetime.now(UTC)
-    try:
-        if projection is not None:
-            with store.engine.begin() as connection:
-                projection.tidy(connection)
-        if not keep:
-            return
-        with journal.file.locked():
-            expired = store.expire(keep.older_than(now), keep.bytes, now)
-            if expired.exchanges:
-                entry = {"entry": "expired", "through": expired.through, "exchanges": expired.exchanges}
-                journal.file.append([entry])
-    except (OSError, sa.exc.SQLAlchemyError) as error:
-        lose(f"the removal of old exchanges: {reason_of(error)}")
 
 
 def reason_of(error: Exception) -> str:

@@ -38,14 +38,15 @@ from captures.expiry import (
     EXPIRED_THROUGH,
     FOLDED,
     among,
-    newest_first,
+    counted,
     number_of,
+    oldest,
     remove_rows,
     set_number,
     standing,
 )
 from captures.recording_folder import BODIES, DATABASE
-from captures.retention import GRACE, Expired, beyond
+from captures.retention import GRACE, Expired, Taken
 from captures.rows import as_text, exchange_of, microseconds, row_of
 from captures.schema import (
     BODY_USES,
@@ -63,12 +64,14 @@ from captures.schema import (
 from captures.shared_bodies import SMALL, SharedBodies
 
 PAGE = 500  # exchanges read or folded at once
+STEP = 100  # exchanges looked at or removed while those who write wait
 
 
 Phone = tuple[str, str]  # kind ("mac", "serial", "address") and value
 
 _PSEUDONYMS = Statement("SELECT pseudonym, kind, value FROM identities WHERE value IN (?)")
 _KNOWN = Statement("SELECT uid, id FROM exchanges WHERE uid IN (?)")
+_USED = Statement("SELECT 1 FROM body_uses WHERE sha256 = ? LIMIT 1")
 _COLUMNS = [column.name for column in EXCHANGES.columns]
 _JSON_COLUMNS = [column.name for column in EXCHANGES.columns if isinstance(column.type, sa.JSON)]
 _ADD_EXCHANGE, _ADD_FACT, _ADD_USE, _ADD_IDENTITY = map(insert, (EXCHANGES, FACTS, BODY_USES, IDENTITIES))
@@ -108,6 +111,7 @@ class Store:
         self.place = place
         self.engine = engine
         self.reading = engine.execution_options(**{READS: True})
+        self.written = 0  # bytes since it was opened, of rows and of all the bodies that they name
 
     @property
     def shared(self) -> bool:
@@ -246,13 +250,13 @@ class Store:
                 if uid is None or uid not in known
             ]
             new = [Recorded(one.exchange.with_index(n), one.uid) for n, one in enumerate(new, last + 1)]
-            if new:
-                _insert(connection, new)
+            written = _insert(connection, new) if new else 0
             if within is not None:
                 within(connection, new)
             if new and projection is not None and folded >= last:
                 projection.fold(connection, new)
                 set_number(connection, FOLDED, new[-1].exchange.index)
+        self.written += written
         known |= {one.uid: one.exchange.index for one in new if one.uid is not None}
         return [known[uid] for uid in uids] if uids else [one.exchange.index for one in new]
 
@@ -335,29 +339,47 @@ class Store:
         with self.reading.connect() as connection:
             return 0 if version_of(connection) < 2 else number_of(connection, BODIES_SINCE)
 
-    def expire(self, older_than: datetime | None, max_bytes: int | None, now: datetime) -> Expired:
-        """Remove exchanges that ended before a time, and the oldest ones until the rest fits; then bodies nobody needs.
+    def expire(
+        self, older_than: datetime | None, max_bytes: int | None, taken: Taken | None = None
+    ) -> Generator[Expired, None, None]:
+        """Remove exchanges that ended before a time, and the oldest ones until the rest fits.
 
-        Writers and readers may work meanwhile. Raises `SQLAlchemyError`, `OSError`.
+        In small steps, each a short transaction of its own; after each it tells what it has removed, which may be
+        nothing. Writers and readers may work meanwhile. `taken` is brought up to date: given again the next time, it
+        spares counting what was counted. Raises `SQLAlchemyError`.
         """
-        with self.engine.begin() as connection:
-            through = 0
+        taken = Taken() if taken is None else taken
+        with self.reading.connect() as connection:
+            highest = standing(connection).highest
+            too_old = 0
             if older_than is not None:
                 old = sa.select(sa.func.coalesce(sa.func.min(EXCHANGES.c.id), 0)).where(
                     EXCHANGES.c.ended >= microseconds(older_than)
                 )
                 # Up to the first that is young enough: what is kept stays without gaps.
                 first_kept = connection.execute(old).scalar_one()
-                through = first_kept - 1 if first_kept else standing(connection).highest
-            if max_bytes is not None:
-                through = max(through, beyond(newest_first(connection), max_bytes))
-            query = sa.select(EXCHANGES.c.id).where(EXCHANGES.c.id <= through).order_by(EXCHANGES.c.id)
-            removed = list(connection.execute(query).scalars())
-            if removed:
-                set_number(connection, EXPIRED_THROUGH, removed[-1])
-                remove_rows(connection, lambda index: index <= through)
-        bodies, size = self.sweep_bodies(now)
-        return Expired(len(removed), removed[-1] if removed else 0, bodies, size)
+                too_old = first_kept - 1 if first_kept else highest
+        while max_bytes is not None and taken.counted < highest:
+            yield Expired()
+            with self.reading.connect() as connection:
+                last, added = counted(connection, taken.counted, STEP)
+            if last == taken.counted:
+                break  # the newest are gone already
+            taken.counted, taken.bytes = last, taken.bytes + added
+        removed = STEP
+        while removed == STEP:
+            last = removed = free = 0
+            with self.engine.begin() as connection:
+                for index, freed in oldest(connection, STEP, highest if max_bytes is None else taken.counted):
+                    fits = max_bytes is None or taken.bytes - free <= max_bytes
+                    if index > highest or (index > too_old and fits):
+                        break
+                    last, free, removed = index, freed, removed + 1
+                if removed:
+                    set_number(connection, EXPIRED_THROUGH, last)
+                    remove_rows(connection, lambda index, last=last: index <= last)  # type: ignore[misc]
+            taken.bytes -= free
+            yield Expired(removed, last)
 
     def remove(self, indexes: Sequence[int]) -> None:
         """Remove these exchanges, overwriting what SQLite held of them. Bodies go with `sweep_bodies`.
@@ -389,15 +411,22 @@ class Store:
             needed = set(connection.execute(sa.select(BODY_USES.c.sha256).distinct()).scalars())
         return self.bodies.unneeded(needed)
 
-    def sweep_bodies(self, now: datetime) -> tuple[int, int]:
-        """Remove bodies that no exchange needs and that are older than the grace time; count and bytes.
+    def sweep_bodies(self, now: datetime) -> Generator[Expired, None, None]:
+        """Remove bodies that no exchange needs and that are older than the grace time, in small steps as `expire`.
 
-        No row can be committed to SQLite meanwhile; a body that is wanted again at this moment is written anew or stays
-        (`BodyFiles.remove_stale`). Raises `SQLAlchemyError`, `OSError`.
+        No row can be committed to SQLite during a step; a body that is wanted again at this moment is written anew or
+        stays (`BodyFiles.remove_stale`). Raises `SQLAlchemyError`, `OSError`.
         """
-        with self.engine.begin() as connection:
-            needed = set(connection.execute(sa.select(BODY_USES.c.sha256).distinct()).scalars())
-            return self.bodies.remove_stale(needed, (now - GRACE).timestamp())
+        before = (now - GRACE).timestamp()
+        for names in self.bodies.stale(before):
+            if names:
+                with self.engine.begin() as connection:
+                    unneeded = [name for name in names if not _USED.run(connection, name)]
+                    count, size = self.bodies.remove_stale(unneeded, before)
+                yield Expired(bodies=count, bytes=size)
+        if isinstance(self.bodies, SharedBodies):
+            count, size = self.bodies.remove_stale_rows(before)
+            yield Expired(bodies=count, bytes=size)
 
     def exchanges(self, after: int = 0) -> Generator[Exchange, None, None]:
         """The recorded exchanges in the order they ended, those with an index above `after`.
@@ -451,8 +480,10 @@ def _known(connection: sa.Connection, uids: Sequence[str]) -> dict[str, int]:
     return {str(uid): int(index) for uid, index in _KNOWN.run(connection, list(uids))}
 
 
-def _insert(connection: sa.Connection, new: Sequence[Recorded]) -> None:
-    _ADD_EXCHANGE.run_each(connection, [_values_of(exchange, uid) for exchange, uid in new])
+def _insert(connection: sa.Connection, new: Sequence[Recorded]) -> int:
+    """Write exchanges; the bytes of their rows and bodies, no less than `counted` makes of them."""
+    rows = [_values_of(exchange, uid) for exchange, uid in new]
+    _ADD_EXCHANGE.run_each(connection, rows)
     facts = [
         (exchange.index, position, fact["fact"], as_json(fact if type(fact) is dict else dict(fact)))
         for exchange, _ in new
@@ -461,6 +492,8 @@ def _insert(connection: sa.Connection, new: Sequence[Recorded]) -> None:
     _ADD_FACT.run_each(connection, facts)
     uses = [(exchange.index, *use) for exchange, _ in new for use in files_of(exchange).items()]
     _ADD_USE.run_each(connection, uses)
+    texts = sum([len(value) for row in rows for value in row if type(value) is str])
+    return texts + sum([len(content) for *_, content in facts]) + sum([size for *_, size in uses])
 
 
 def _values_of(exchange: Exchange, uid: str | None) -> tuple[Any, ...]:

@@ -274,19 +274,30 @@ def serve(descriptor: int, open_sink: Callable[[Lose], Sink]) -> None:
         ours.sendall(framed(Told((), sink.journal_failed, {})))
         attempt(sink.start, lose)
         try:
-            for batch in batches(ours):
-                results = attempt(lambda batch=batch: sink.write(batch), lose)  # type: ignore[misc]
-                told = Told(results or [Result(False)] * len(batch), sink.journal_failed, dict(lost))
-                lost.clear()
-                ours.sendall(framed(told))
+            for batch in batches(ours, lambda: sink.tidying):
+                if batch:
+                    results = attempt(lambda batch=batch: sink.write(batch), lose)  # type: ignore[misc]
+                    told = Told(results or [Result(False)] * len(batch), sink.journal_failed, dict(lost))
+                    lost.clear()
+                    ours.sendall(framed(told))
+                attempt(sink.go_on, lose)
         finally:
             sink.close()
 
 
-def batches(connection: socket.socket) -> Iterator[list[Item]]:
-    """What has come, again and again; ends where the other end is closed. Raises `OSError`."""
+def batches(connection: socket.socket, busy: Callable[[], bool]) -> Iterator[list[Item]]:
+    """What has come, again and again; nothing where nothing has and who asks is busy with something else.
+
+    Ends where the other end is closed. Raises `OSError`.
+    """
     received = bytearray()
-    while data := connection.recv(PIECE):
+    while True:
+        if busy() and not select.select([connection], [], [], 0)[0]:
+            yield []
+            continue
+        data = connection.recv(PIECE)
+        if not data:
+            return
         received += data
         while batch := taken(received):
             yield batch

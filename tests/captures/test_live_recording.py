@@ -124,6 +124,22 @@ def test_what_is_not_acknowledged_yet_is_written_by_the_end(tmp_path: Path) -> N
     assert [exchange.problems for exchange in stored(tmp_path)] == [(str(number),) for number in range(700)]
 
 
+def test_what_is_too_much_is_removed_within_the_hour_and_while_nothing_comes(tmp_path: Path) -> None:
+    async def test(recording: LiveRecording) -> None:
+        for number in range(60):
+            body = Body.of(number.to_bytes(4, "big") * 25_000)
+            assert await added(recording, replace(an_exchange(), request=Request("POST", "/", body=body)))
+        while len(stored(tmp_path)) > 35:
+            await asyncio.sleep(0.05)
+        assert await added(recording, an_exchange())
+
+    in_loop(test, tmp_path, keep=Keep(bytes=2_000_000))
+    kept = stored(tmp_path)
+    assert [exchange.index for exchange in kept] == list(range(kept[0].index, 62))
+    lines = list(verify((tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)))
+    assert not [line for line in lines if isinstance(line, Fault)]
+
+
 def test_questions_are_answered_behind_what_came_before_and_from_any_thread(tmp_path: Path) -> None:
     async def test(recording: LiveRecording) -> None:
         recording.reserve("uid", Reservation("mac:x", "rule", "path", 7), lambda _result: None)

@@ -3,23 +3,29 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captures import schema
+from captures import retention, schema
 from captures.database_url import Place
 from captures.exchange import Body, Exchange, Request
+from captures.journal import Fault, verify
+from captures.journal_file import JOURNAL, JournalFile
 from captures.recording_folder import DATABASE
-from captures.retention import INTERVAL, Expired, Keep, Kept, beyond, due
+from captures.retention import INTERVAL, Expired, Keep, Taken, due
 from captures.rows import microseconds
+from captures.sink import Item
+from captures.sinks import FolderSink
 from captures.store import Store, files_of
 from tests.captures.test_store import an_exchange
 
@@ -44,6 +50,24 @@ def keep(store: Store, *exchanges: Exchange, written: datetime = NOW - DAY) -> N
     store.add(exchanges)
 
 
+def expire(store: Store, older_than: datetime | None, max_bytes: int | None, now: datetime) -> Expired:
+    """All of it at once."""
+    steps = list(store.expire(older_than, max_bytes))
+    return together([*steps, *store.sweep_bodies(now)])
+
+
+def together(steps: Iterable[Expired]) -> Expired:
+    found = Expired()
+    for one in steps:
+        found = Expired(
+            found.exchanges + one.exchanges,
+            one.through or found.through,
+            found.bodies + one.bodies,
+            found.bytes + one.bytes,
+        )
+    return found
+
+
 def bodies(store: Store) -> set[bytes]:
     found = {path.read_bytes() for path in store.bodies.folder.iterdir()}
     if store.shared:
@@ -55,12 +79,12 @@ def bodies(store: Store) -> set[bytes]:
 def test_old_exchanges_go_with_the_bodies_nobody_else_needs(place: Place) -> None:
     store = Store.create(place)
     keep(store, with_body(b"old", 9), with_body(b"shared", 9), with_body(b"shared", 1), with_body(b"new"))
-    assert store.expire(NOW - 5 * DAY, None, NOW) == Expired(2, 2, 1, 3)
+    assert expire(store, NOW - 5 * DAY, None, NOW) == Expired(2, 2, 1, 3)
     assert [exchange.index for exchange in store.exchanges()] == [3, 4]
     assert bodies(store) == {b"shared", b"new"}
     assert store.expired_through() == 2
-    assert store.expire(NOW - 5 * DAY, None, NOW) == Expired()
-    assert store.expire(NOW + DAY, None, NOW).exchanges == 2
+    assert expire(store, NOW - 5 * DAY, None, NOW) == Expired()
+    assert expire(store, NOW + DAY, None, NOW).exchanges == 2
     assert store.add([an_exchange()]) == [5], "an index is never given twice"
     store.close()
 
@@ -68,8 +92,8 @@ def test_old_exchanges_go_with_the_bodies_nobody_else_needs(place: Place) -> Non
 def test_the_oldest_go_until_the_rest_fits(place: Place) -> None:
     store = Store.create(place)
     keep(store, *(with_body(bytes([number]) * 100_000) for number in range(10)))
-    assert store.expire(None, 10_000_000, NOW).exchanges == 0
-    assert store.expire(None, 350_000, NOW).bodies == 7
+    assert expire(store, None, 10_000_000, NOW).exchanges == 0
+    assert expire(store, None, 350_000, NOW).bodies == 7
     assert [exchange.index for exchange in store.exchanges()] == [8, 9, 10]
     store.close()
 
@@ -79,9 +103,9 @@ def test_a_body_whose_row_may_still_come_stays(place: Place) -> None:
     keep(store, with_body(b"again", 9))
     store.bodies.put(Body.of(b"again").sha256, b"again")  # the same download once more: no row yet
     store.bodies.put(Body.of(b"fresh").sha256, b"fresh")
-    assert store.expire(NOW - DAY, None, datetime.now(UTC)) == Expired(1, 1, 0, 0)
+    assert expire(store, NOW - DAY, None, datetime.now(UTC)) == Expired(1, 1, 0, 0)
     assert bodies(store) == {b"again", b"fresh"}
-    assert store.sweep_bodies(datetime.now(UTC) + DAY) == (2, 10)
+    assert together(store.sweep_bodies(datetime.now(UTC) + DAY)) == Expired(bodies=2, bytes=10)
     store.close()
 
 
@@ -97,7 +121,7 @@ def test_a_body_touched_while_it_is_taken_away_is_put_back(tmp_path: Path, monke
         return replaced(source, target)
 
     monkeypatch.setattr(Path, "replace", touch_first)
-    assert store.bodies.remove_stale((), (NOW - timedelta(hours=1)).timestamp()) == (0, 0)
+    assert store.bodies.remove_stale([path.name], (NOW - timedelta(hours=1)).timestamp()) == (0, 0)
     assert bodies(store) == {b"wanted"}
     store.close()
 
@@ -109,7 +133,7 @@ def test_no_acknowledged_exchange_loses_its_body_while_others_expire(tmp_path: P
 
         def clean() -> None:
             while not stop.is_set():
-                if cleaner.expire(None, 3_000, datetime.now(UTC)).exchanges:
+                if expire(cleaner, None, 3_000, datetime.now(UTC)).exchanges:
                     expired.set()
                 stop.wait(0.005)  # without the lock: SQLite promises nobody a turn
 
@@ -134,19 +158,121 @@ def test_no_acknowledged_exchange_loses_its_body_while_others_expire(tmp_path: P
         assert 0 < len(list(writer.exchanges())) < added
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 50), st.dictionaries(st.sampled_from("abc"), st.just(40)))), st.integers(0, 400)
-)
-def test_what_is_kept_fits_and_one_more_would_not(sizes: list[tuple[int, dict[str, int]]], limit: int) -> None:
-    newest_first = [Kept(index, *size) for index, size in zip(range(len(sizes), 0, -1), sizes, strict=True)]
-    through = beyond(newest_first, limit)
+LARGE = 50_000  # bytes of a body, many times those of the rows
 
-    def total(first: int) -> int:
-        kept = [each for each in newest_first if each.exchange >= first]
-        return sum(each.size for each in kept) + 40 * len({name for each in kept for name in each.bodies})
 
-    assert total(through + 1) <= limit
-    assert through == 0 or total(through) > limit
+@given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=4), max_size=5), st.integers(0, 4))
+@settings(max_examples=25, deadline=None)
+def test_what_is_kept_fits_and_one_more_would_not_however_often_one_looks(batches: list[list[str]], most: int) -> None:
+    with TemporaryDirectory() as folder, closing(Store.create(Path(folder))) as store:
+        taken, names = Taken(), list[str]()
+        limit = most * LARGE + LARGE // 2
+        for batch in batches:
+            store.add([with_body(name.encode() * LARGE) for name in batch])
+            names += batch
+            together(store.expire(None, limit, taken))
+            kept = [exchange.index for exchange in store.exchanges()]
+            first = kept[0] if kept else len(names) + 1
+            assert kept == list(range(first, len(names) + 1))
+            assert len(set(names[first - 1 :])) <= most
+            assert first == 1 or len(set(names[first - 2 :])) > most
+            again = Taken()
+            together(store.expire(None, limit, again))
+            assert taken.bytes == again.bytes
+
+
+def a_sink(folder: Path, lost: list[str]) -> FolderSink:
+    return FolderSink(folder, "full", None, lost.append)
+
+
+def recorded(sink: FolderSink, number: int, size: int = 100_000) -> bool:
+    data = number.to_bytes(4, "big") * (size // 4)
+    (result,) = sink.write([Item(f"uid {number}", with_body(data))])
+    return result.done
+
+
+def test_it_is_looked_at_again_as_soon_as_it_is_too_much(tmp_path: Path) -> None:
+    lost: list[str] = []
+    with closing(a_sink(tmp_path, lost)) as sink:
+        sink.tidy(Keep(bytes=5_000_000))
+        most = 0
+        for number in range(300):  # nobody asks any more
+            assert recorded(sink, number)
+            while sink.tidying:
+                sink.go_on()
+            with sink.store.engine.connect() as connection:
+                most = max(most, connection.execute(sa.select(sa.func.sum(schema.BODY_USES.c.size))).scalar_one())
+        assert 4_000_000 < most < 5_000_000 + retention.SMALLEST_SHARE + 200_000
+        lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
+        told = [entry for entry in verify(lines) if not isinstance(entry, Fault)]
+        gone = [entry["exchanges"] for entry in told if entry["entry"] == "expired"]
+        assert sum(gone) == sink.store.expired_through()
+        assert len(gone) < 50, "it is not looked at after every batch"
+    assert not lost
+
+
+def test_what_fits_is_not_looked_at(tmp_path: Path) -> None:
+    with closing(a_sink(tmp_path, [])) as sink:
+        sink.tidy(Keep(bytes=5_000_000))
+        while sink.tidying:
+            sink.go_on()
+        for number in range(45):
+            recorded(sink, number)
+            assert not sink.tidying
+        sink.tidy(Keep(days=1))
+        assert sink.tidying
+
+
+def test_whoever_writes_waits_for_one_step_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captures.store.STEP", 5)
+    lost: list[str] = []
+    with closing(a_sink(tmp_path, lost)) as sink:
+        for number in range(100):
+            recorded(sink, number)
+        sink.tidy(Keep(bytes=1_000_000))
+        number = 100
+        while sink.tidying:
+            before = sink.store.expired_through()
+            sink.go_on()
+            assert sink.store.expired_through() - before <= 5
+            assert recorded(sink, number, 4)
+            number += 1
+        assert number > 130
+        assert sink.store.expired_through() > 85
+        sink.tidy(Keep(bytes=1))
+        sink.go_on()  # one that is closed in the middle of it lets go
+    assert not lost
+
+
+def test_what_cannot_be_removed_is_told_and_recording_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    lost: list[str] = []
+    with closing(a_sink(tmp_path, lost)) as sink:
+        recorded(sink, 1)
+        monkeypatch.setattr(JournalFile, "append", full)
+        sink.tidy(Keep(bytes=1))
+        while sink.tidying:
+            sink.go_on()
+        monkeypatch.undo()
+        assert recorded(sink, 2)
+    assert lost == ["the removal of old exchanges: [Errno 28] No space left on device"]
+
+
+def test_the_database_does_not_grow_for_good(tmp_path: Path) -> None:
+    with closing(a_sink(tmp_path, [])) as sink:
+        sink.tidy(Keep(bytes=3_000_000))
+        sizes = []
+        for number in range(300):
+            headers = tuple((f"name {each}", "v" * 900) for each in range(50))
+            request = Request("GET", "/", headers=headers)
+            sink.write([Item(f"uid {number}", replace(an_exchange(), request=request))])
+            while sink.tidying:
+                sink.go_on()
+            sizes.append((tmp_path / DATABASE).stat().st_size)
+        assert sizes[-1] < 1.05 * sizes[150], "pages that are free are used again"
+        assert sizes[-1] < 6_000_000
 
 
 def test_when_it_is_time() -> None:
