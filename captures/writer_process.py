@@ -34,6 +34,7 @@ MAX_UNANSWERED_BYTES = 64 << 20
 MAX_BATCH = 500  # items the writer takes at once
 STARTS_WITHIN = 600.0  # seconds: it may have to bring a recording of an older version up to date
 PIECE = 1 << 18
+TOGETHER = 16  # items that are sent at once
 ROW, RESERVATION, TOLD, OTHER = b"r", b"v", b"t", b"o"  # kinds of a frame
 GONE = Result(False, "the process that writes the recording is gone")
 
@@ -73,6 +74,7 @@ class WriterLink:
         self._unanswered_bytes = 0
         self._unsent = bytearray()
         self._flushing = self._writing = False
+        self._gathered = 0  # items since what was last sent
         self._closed = False
         self._proven = False  # whether this writer has ever answered
         self._starting: asyncio.Future[Any] | None = None
@@ -94,9 +96,14 @@ class WriterLink:
         if self._process is None:
             return  # the next writer begins with it
         self._unsent += frame
-        if not self._flushing and not self._writing:
+        self._gathered += 1
+        if self._writing:
+            return
+        if self._gathered >= TOGETHER or len(self._unanswered) == 1:
+            self._flush()  # the writer is to be at work while we are
+        elif not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)  # with what else comes in this turn of the loop
+            self._loop.call_soon(self._flush_gathered)  # with what else comes in this turn of the loop
 
     @property
     def waiting(self) -> tuple[int, float]:
@@ -164,8 +171,13 @@ class WriterLink:
             raise StoreError(self._folder, told.error)
         return process, ours
 
-    def _flush(self) -> None:
+    def _flush_gathered(self) -> None:
         self._flushing = False
+        if self._unsent:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._gathered = 0
         if self._process is None:
             return
         try:
