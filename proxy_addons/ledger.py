@@ -374,7 +374,11 @@ class Ledger:
             return checked
 
     def close(self) -> None:
-        """Let go; decisions that are still waited for come to nothing."""
+        """Let go; decisions that are still waited for come to nothing, those under way end in their own time."""
         self._workers.shutdown(wait=False, cancel_futures=True)
-        self._engine.dispose()
         self._reading.dispose()
+        threading.Thread(target=self._let_go, name="upshim-ledger-ends", daemon=True).start()
+
+    def _let_go(self) -> None:
+        self._workers.shutdown()
+        self._engine.dispose()  # a connection that is in use would not be closed

@@ -25,7 +25,7 @@ from dissectors.vocabulary import Vocabulary
 from proxy_addons import ledger as ledger_module
 from proxy_addons.check import Check
 from proxy_addons.history import DAY, OFFER_LEASE
-from proxy_addons.ledger import Deciding, Ledger
+from proxy_addons.ledger import WORKERS, Deciding, Ledger
 from proxy_addons.rewriter import Checked, Rewriter
 from proxy_addons.rules import Rules
 from proxy_addons.stored_history import FETCH_LEASE, PhoneProjection, prune
@@ -237,6 +237,33 @@ def test_an_answer_that_comes_too_late_offers_nothing_and_uses_up_nothing(
             go_on.set()
         assert "did not answer within" in late.decision.reason
         assert acts(shim.ask(1)), "the late one was rolled back"
+
+
+def test_a_decision_that_is_given_up_offers_nothing(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's ledger is closed as soon as its process is alone with it; what waits is answered all the same."""
+    with shims(place, OFFER_NEXT, tmp_path, 1) as (shim,):
+        go_on, at_work = threading.Event(), threading.Event()
+        reserve = Deciding.reserve
+
+        def slow(*args: Any) -> None:
+            at_work.set()
+            assert go_on.wait(60)
+            reserve(*args)
+
+        async def run() -> list[Checked]:
+            asked = [asyncio.ensure_future(shim.decide(phone)) for phone in range(WORKERS + 2)]
+            while not at_work.is_set():
+                await asyncio.sleep(0.01)
+            shim.ledger.close()
+            go_on.set()
+            return await asyncio.gather(*asked)
+
+        monkeypatch.setattr(Deciding, "reserve", slow)
+        given_up = [one for one in asyncio.run(run()) if "was given up" in one.decision.reason]
+        assert given_up
+        assert all(one.decision.action == "hold" for one in given_up)
 
 
 def test_a_database_that_fails_offers_nothing(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
