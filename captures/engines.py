@@ -197,10 +197,11 @@ class Statement:
 
 def _by_driver(connection: sa.Connection, sql: str, values: Sequence[Any], *, many: bool = False) -> list[Any]:
     """Execute this as the driver has it; its errors become those of SQLAlchemy."""
-    driver = connection.connection.dbapi_connection
-    cursor: Any = driver.cursor()  # type: ignore[union-attr]
+    driver: Any = connection.connection.dbapi_connection
     fault = connection.dialect.loaded_dbapi.Error
+    cursor: Any = None
     try:
+        cursor = driver.cursor()
         if many:
             cursor.executemany(sql, values)
             return []
@@ -210,11 +211,13 @@ def _by_driver(connection: sa.Connection, sql: str, values: Sequence[Any], *, ma
         broken = connection.dialect.is_disconnect(error, driver, cursor)
         if broken:
             connection.invalidate(error)
+            connection.engine.dispose()  # its other connections are of the same server
         raise sa.exc.DBAPIError.instance(
             sql, None, error, fault, connection_invalidated=broken, dialect=connection.dialect
         ) from error
     finally:
-        cursor.close()
+        if cursor is not None:
+            cursor.close()
 
 
 def insert(table: sa.Table) -> Statement:

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from captures.engines import Statement, upsert
+from captures.engines import Locks, Statement, upsert
+from captures.retention import Taken
 from captures.schema import BODY_USES, EXCHANGES, FACTS, STATE
 
 LAST_EXCHANGE = "last exchange"
 EXPIRED_THROUGH = "expired through"
 FOLDED = "folded"
+REMOVALS = "removals"  # how often exchanges were removed, by whomever
 BODIES_SINCE = "bodies since"  # the first exchange from which on all bodies were kept; 0 where they are not
 
 
@@ -51,6 +53,15 @@ def standing(connection: sa.Connection) -> Standing:
     return Standing(max(int(present or 0), int(last or 0)), int(folded or 0))
 
 
+def holds(connection: sa.Connection, taken: Taken) -> bool:
+    """Whether what was counted still is what is there; where it is not, counting begins anew."""
+    removals = number_of(connection, REMOVALS)
+    if removals == taken.removals:
+        return True
+    taken.counted, taken.bytes, taken.removals = 0, 0, removals
+    return False
+
+
 def number_of(connection: sa.Connection, name: str) -> int:
     """A number of the recording's state; 0 where there is none."""
     found = _NUMBER.run(connection, name)
@@ -64,7 +75,9 @@ def set_number(connection: sa.Connection, name: str, number: int) -> None:
 
 def remove_rows(connection: sa.Connection, which: Callable[[sa.ColumnElement[int]], sa.ColumnElement[bool]]) -> None:
     """Remove exchanges and all that hangs on them."""
+    Locks.take(connection, REMOVALS)
     set_number(connection, LAST_EXCHANGE, standing(connection).highest)
+    set_number(connection, REMOVALS, number_of(connection, REMOVALS) + 1)
     for index in (FACTS.c.exchange, BODY_USES.c.exchange, EXCHANGES.c.id):
         connection.execute(index.table.delete().where(which(index)))
 

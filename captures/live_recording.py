@@ -53,7 +53,7 @@ class LiveRecording(BaseRecording):
         self._thread_of_loop = threading.get_ident()
         self._ready: deque[Handed] = deque()  # what the loop is to send
         super().__init__(folder, BodyFiles(folder / BODIES), observer, keep, setting)
-        self._link = WriterLink(command, folder, self._lose, inherited)
+        self._link = WriterLink(command, folder, self._lose, inherited, self._ask_again)
         self._thread.start()
 
     @property
@@ -113,7 +113,15 @@ class LiveRecording(BaseRecording):
 
     def _work(self, handed: list[Handed]) -> None:
         self._send_soon(handed)
-        self._tidy_when_due(lambda keep: self.ask(Question("tidy", keep), lambda _result: None))
+        self._tidy_when_due(lambda keep: self.ask(Question("tidy", keep), self._tidied))
+
+    def _tidied(self, result: Result) -> None:
+        if not result.done:
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        """Another writer knows nothing of what is to be kept."""
+        self._looked = None
 
     def _idle(self) -> float:
         return LOOK_EVERY

@@ -38,10 +38,14 @@ class Expired(NamedTuple):
 
 @dataclass(slots=True)
 class Taken:
-    """What exchanges take that are recorded, up to the index `counted`: their rows, and each body once."""
+    """What exchanges take that are recorded, up to the index `counted`: their rows, and each body once.
+
+    It holds as long as nobody else has removed any: `removals` is how often that was done when it was counted.
+    """
 
     counted: int = 0
     bytes: int = 0
+    removals: int = 0
 
 
 def due(last: datetime | None, now: datetime) -> bool:

@@ -24,8 +24,11 @@ def microseconds(moment: datetime) -> int:
 
 
 def moment_of(number: int) -> datetime:
-    """The time again."""
-    return _EPOCH + timedelta(0, 0, number)
+    """The time again. Raises `ValueError` for one beyond those there are."""
+    try:
+        return _EPOCH + timedelta(0, 0, number)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
 
 
 def as_text(value: str) -> str:

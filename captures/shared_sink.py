@@ -24,6 +24,7 @@ from captures.store import Projection, Recorded, Store
 from captures.tidying import Tidier
 
 WRITE_WITHIN = 3.0  # seconds a transaction may take before the database counts as away
+TIDY_WITHIN = 20.0  # seconds a statement of a look at what may go may take
 PAGE = 100  # exchanges of one transaction: decisions wait for what it holds
 
 
@@ -58,6 +59,7 @@ class SharedSink:
         self._prepared = self._folded = False
         self._away = ""
         self._retry_at = 0.0
+        self._wrote = 0  # items since the last step of tidying
         self._attempt(lambda: None)
 
     @property
@@ -90,7 +92,8 @@ class SharedSink:
         """Write what waits, if the database takes it."""
         self._write_waiting()
         if self.tidying:
-            self._tidier.step()
+            self._tidier.go_on(self._wrote)
+        self._wrote = 0
 
     def _write_waiting(self) -> None:
         if not self._folded:
@@ -103,6 +106,7 @@ class SharedSink:
 
     def write(self, batch: Sequence[Item]) -> list[Result]:
         """Write through where nothing waits, else behind what waits. Whoever has a question asks the database."""
+        self._wrote += len(batch)
         waiting = [
             Waiting(item.uid, fetch=None if item.fetch is None else dict(item.fetch))
             if item.exchange is None
@@ -197,8 +201,8 @@ class SharedSink:
 
     @contextmanager
     def _slow(self) -> Iterator[tuple[Store, Journal]]:
-        """The store for what may take its time."""
-        slow = Store.connect(self.store.place, self._state)
+        """The store for what may take its time; a database that hangs holds it up no longer than twice this."""
+        slow = Store.connect(self.store.place, self._state, within=TIDY_WITHIN)
         try:
             yield slow, Journal(slow)
         finally:

@@ -37,8 +37,10 @@ from captures.expiry import (
     BODIES_SINCE,
     EXPIRED_THROUGH,
     FOLDED,
+    REMOVALS,
     among,
     counted,
+    holds,
     number_of,
     oldest,
     remove_rows,
@@ -359,17 +361,24 @@ class Store:
                 # Up to the first that is young enough: what is kept stays without gaps.
                 first_kept = connection.execute(old).scalar_one()
                 too_old = first_kept - 1 if first_kept else highest
-        while max_bytes is not None and taken.counted < highest:
-            yield Expired()
-            with self.reading.connect() as connection:
-                last, added = counted(connection, taken.counted, STEP)
-            if last == taken.counted:
-                break  # the newest are gone already
-            taken.counted, taken.bytes = last, taken.bytes + added
         removed = STEP
         while removed == STEP:
+            while max_bytes is not None:
+                with self.reading.connect() as connection:
+                    holds(connection, taken)
+                    if taken.counted >= highest:
+                        break
+                    last, added = counted(connection, taken.counted, STEP)
+                if last == taken.counted:
+                    break  # the newest are gone already
+                taken.counted, taken.bytes = last, taken.bytes + added
+                yield Expired()
             last = removed = free = 0
             with self.engine.begin() as connection:
+                Locks.take(connection, REMOVALS)
+                if max_bytes is not None and not holds(connection, taken):
+                    removed = STEP  # somebody has removed some in between: count again
+                    continue
                 for index, freed in oldest(connection, STEP, highest if max_bytes is None else taken.counted):
                     fits = max_bytes is None or taken.bytes - free <= max_bytes
                     if index > highest or (index > too_old and fits):
@@ -378,7 +387,9 @@ class Store:
                 if removed:
                     set_number(connection, EXPIRED_THROUGH, last)
                     remove_rows(connection, lambda index, last=last: index <= last)  # type: ignore[misc]
-            taken.bytes -= free
+                    removals = number_of(connection, REMOVALS)
+            if removed:
+                taken.bytes, taken.removals = taken.bytes - free, removals
             yield Expired(removed, last)
 
     def remove(self, indexes: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ from captures.errors import StoreError
 from captures.journalling import Journal
 from captures.retention import GRACE, SHARE, SMALLEST_SHARE, Keep, Taken
 from captures.sink import Lose
-from captures.store import Projection, Store
+from captures.store import STEP, Projection, Store
 
 Opened = Callable[[], AbstractContextManager[tuple[Store, Journal]]]
 
@@ -36,7 +36,6 @@ class Tidier:
         self._asked = False
         self._since = 0  # bytes written when the last look began
         self._taken = Taken()
-        self._left = 0  # bytes that were still to come then before it was too much
         self._swept: datetime | None = None
         self._steps: Generator[None, None, None] | None = None
 
@@ -49,6 +48,11 @@ class Tidier:
     def under_way(self) -> bool:
         """Whether there is a step to be taken."""
         return self._steps is not None or self._asked or self._too_much()
+
+    def go_on(self, written: int) -> None:
+        """Take as many steps as so many exchanges, written since the last time, make necessary to keep up with them."""
+        for _ in range(1 + written * 3 // STEP):
+            self.step()
 
     def step(self) -> None:
         """Take one, if there is one. What cannot be removed is told, and tried again at the next look."""
@@ -74,12 +78,11 @@ class Tidier:
     def _too_much(self) -> bool:
         if self._keep.bytes is None:
             return False
-        share = max(self._keep.bytes // SHARE, SMALLEST_SHARE)
-        return self._written() - self._since > max(share, self._left)
+        return self._written() - self._since > max(self._keep.bytes // SHARE, SMALLEST_SHARE)
 
     def _look(self) -> Generator[None, None, None]:
         asked, keep, now = self._asked, self._keep, datetime.now(UTC)
-        self._asked, self._since, self._left = False, self._written(), 0
+        self._asked, self._since = False, self._written()
         with self._opened() as (store, journal):
             if asked and self._projection is not None:
                 with store.engine.begin() as connection:
@@ -87,7 +90,7 @@ class Tidier:
             if not keep:
                 return
             if asked:
-                self._taken = Taken()  # others may write, or have something forgotten: every now and then it is counted
+                self._taken = Taken()  # every now and then it is counted all the same
             steps = store.expire(keep.older_than(now), keep.bytes, self._taken)
             while True:
                 with journal.file.locked():
@@ -98,7 +101,6 @@ class Tidier:
                 if gone is None:
                     break
                 yield
-            self._left = (keep.bytes or 0) - self._taken.bytes
             # What a fresh exchange needed stays for the grace time, so that looking again any sooner finds little.
             if asked or self._swept is None or not timedelta(0) <= now - self._swept < GRACE:
                 self._swept = now

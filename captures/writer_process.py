@@ -60,10 +60,19 @@ class _Sent(NamedTuple):
 class WriterLink:
     """The proxy's end. All of it is for the event loop's thread, and the loop has to be running."""
 
-    def __init__(self, command: Sequence[str], folder: Path, lose: Lose, inherited: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        lose: Lose,
+        inherited: Sequence[int] = (),
+        another: Callable[[], None] = lambda: None,
+    ) -> None:
         """Start `command` with the number of a descriptor behind it, which is the socket to talk over; it gets the
-        descriptors `inherited` too. Raises `StoreError` where it does not come to write the recording in this folder.
+        descriptors `inherited` too. `another` is called when another writer has begun. Raises `StoreError` where it
+        does not come to write the recording in this folder.
         """
+        self._another = another
         self.journal_failed = False
         self._loop = asyncio.get_running_loop()
         self._command = command
@@ -258,6 +267,7 @@ class WriterLink:
         self._loop.add_reader(self._socket, self._read)
         self._unsent += b"".join(sent.frame for sent in self._unanswered)
         self._flush()
+        self._another()
 
     def _give_up(self) -> None:
         self._unsent.clear()

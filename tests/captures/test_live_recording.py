@@ -183,6 +183,32 @@ def test_a_writer_that_is_killed_is_followed_by_another_and_nothing_is_written_t
     assert sorted(told) == decided
 
 
+def test_another_writer_is_told_what_is_to_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_process, "RETRY_AFTER", 0.01)
+    monkeypatch.setattr(live_recording, "LOOK_EVERY", 0.05)
+    asked: list[Any] = []
+    send = writer_process.WriterLink.send
+
+    def note(link: Any, item: Item, answer: Any) -> None:
+        if item.question is not None:
+            asked.append(item.question.about)
+        send(link, item, answer)
+
+    monkeypatch.setattr(writer_process.WriterLink, "send", note)
+
+    async def test(recording: LiveRecording) -> None:
+        assert await added(recording, an_exchange())
+        while len(asked) < 1:
+            await asyncio.sleep(0.01)
+        assert recording._link._process is not None
+        os.kill(recording._link._process.pid, signal.SIGKILL)
+        while len(asked) < 2:
+            await asyncio.sleep(0.01)
+
+    in_loop(test, tmp_path, keep=Keep(bytes=1_000_000))
+    assert asked == [Keep(bytes=1_000_000)] * 2
+
+
 DIES = """
 import os, sys
 from captures.sinks import FolderSink

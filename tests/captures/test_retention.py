@@ -198,10 +198,8 @@ def test_it_is_looked_at_again_as_soon_as_it_is_too_much(tmp_path: Path) -> None
         most = 0
         for number in range(300):  # nobody asks any more
             assert recorded(sink, number)
-            while sink.tidying:
-                sink.go_on()
-            with sink.store.engine.connect() as connection:
-                most = max(most, connection.execute(sa.select(sa.func.sum(schema.BODY_USES.c.size))).scalar_one())
+            tidied(sink)
+            most = max(most, kept(sink))
         assert 4_000_000 < most < 5_000_000 + retention.SMALLEST_SHARE + 200_000
         lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
         told = [entry for entry in verify(lines) if not isinstance(entry, Fault)]
@@ -211,16 +209,89 @@ def test_it_is_looked_at_again_as_soon_as_it_is_too_much(tmp_path: Path) -> None
     assert not lost
 
 
-def test_what_fits_is_not_looked_at(tmp_path: Path) -> None:
+def test_what_fits_is_not_looked_at_and_not_touched(tmp_path: Path) -> None:
     with closing(a_sink(tmp_path, [])) as sink:
-        sink.tidy(Keep(bytes=5_000_000))
-        while sink.tidying:
-            sink.go_on()
-        for number in range(45):
+        sink.tidy(Keep(bytes=20_000_000))
+        tidied(sink)
+        looks = 0
+        for number in range(60):
             recorded(sink, number)
-            assert not sink.tidying
+            looks += sink.tidying
+            tidied(sink)
+        assert 2 <= looks <= 3, "after a tenth each"
+        assert sink.store.expired_through() == 0
         sink.tidy(Keep(days=1))
         assert sink.tidying
+
+
+def tidied(sink: FolderSink) -> None:
+    while sink.tidying:
+        sink.go_on()
+
+
+def kept(sink: FolderSink) -> int:
+    with sink.store.engine.connect() as connection:
+        return int(connection.execute(sa.select(sa.func.sum(schema.BODY_USES.c.size))).scalar_one() or 0)
+
+
+def test_several_writers_together_keep_what_one_would(tmp_path: Path) -> None:
+    with closing(a_sink(tmp_path, [])) as one, closing(a_sink(tmp_path, [])) as two:
+        sinks = (one, two)
+        for sink in sinks:
+            sink.tidy(Keep(bytes=12_000_000))
+            tidied(sink)
+        stood = []
+        for number in range(500):
+            sink = sinks[number % 2]
+            assert recorded(sink, number)
+            tidied(sink)
+            stood.append(kept(sink))
+        assert min(stood[150:]) > 11_500_000
+        assert max(stood) < 12_000_000 + 2 * 1_200_000 + 400_000
+
+
+@pytest.mark.parametrize("most", [250_000, 1_000_000])
+def test_who_counted_before_others_removed_some_counts_again(place: Place, most: int) -> None:
+    with closing(Store.create(place)) as store:
+        keep(store, *(with_body(bytes([number]) * 100_000) for number in range(8)))
+        ours, theirs = Taken(), Taken()
+        together(store.expire(None, 2_000_000, ours))
+        together(store.expire(None, 500_000, theirs))
+        left = len(list(store.exchanges()))
+        assert left == 4
+        together(store.expire(None, most, ours))
+        assert len(list(store.exchanges())) == min(left, most // 100_000)
+
+
+def test_what_was_forgotten_is_not_removed_once_more(tmp_path: Path) -> None:
+    with closing(a_sink(tmp_path, [])) as sink:
+        sink.tidy(Keep(bytes=10_000_000))
+        for number in range(90):
+            recorded(sink, number)
+            tidied(sink)
+        with closing(Store.create(tmp_path)) as other:
+            other.remove(list(range(20, 70)))
+        for number in range(90, 130):
+            recorded(sink, number)
+            tidied(sink)
+        assert kept(sink) == 8_000_000
+        assert sink.store.expired_through() == 0
+
+
+@pytest.mark.parametrize("size", [16, 250])
+def test_however_much_comes_at_once_it_is_kept_up_with(tmp_path: Path, size: int) -> None:
+    with closing(a_sink(tmp_path, [])) as sink:
+        sink.tidy(Keep(bytes=3_000_000))
+        stood: list[int] = []
+        for start in range(0, 4000, size):
+            items = [
+                Item(f"uid {number}", with_body(number.to_bytes(4, "big") * 1000))
+                for number in range(start, start + size)
+            ]
+            assert all(result.done for result in sink.write(items))
+            sink.go_on()
+            stood.append(kept(sink))
+        assert max(stood) < 3_000_000 + retention.SMALLEST_SHARE + 3 * 250 * 4000
 
 
 def test_whoever_writes_waits_for_one_step_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

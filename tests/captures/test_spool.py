@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +97,14 @@ def spoilt(path: Path) -> None:
     path.write_bytes(b"".join([lines[0], b'{"uid": 1}\n\xff\n', *lines[1:]]))
 
 
-@pytest.mark.parametrize("damage", [torn, spoilt])
+def beyond_all_times(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    line = re.sub(rb'"started": \d+', b'"started": 9' + b"9" * 30, lines[0])
+    assert line != lines[0]
+    path.write_bytes(b"".join([line.replace(b'"a"', b'"z"'), *lines]))
+
+
+@pytest.mark.parametrize("damage", [torn, spoilt, beyond_all_times])
 def test_damage_costs_what_is_damaged(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     first = Spool(tmp_path)
     first.append(some("a", "b"))
