@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dissectors import DissectError
 from dissectors.update_check import UpdateCheck, layouts
 from dissectors.vocabulary import Vocabulary
+from dissectors.xml_body import skeletons
 
 VOCABULARY = Vocabulary.default()
 MODULES = "<Modules><Module><FileName>{}</FileName><Version>{}</Version><Timestamp>{}</Timestamp></Module></Modules>"
@@ -51,22 +52,39 @@ def test_other_values_mean_what_they_mean_by_searching(
     assert known == [outcome(body, searched=True) for body in bodies]
 
 
-def test_checks_of_one_kind_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[bool] = []
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each check, whether its layout was known."""
+    results: list[bool] = []
     known = layouts.known
 
     def asked(*arguments: object) -> object:
         result = known(*arguments)  # type: ignore[arg-type]
-        found.append(result is not None)
+        results.append(result is not None)
         return result
 
     monkeypatch.setattr(layouts, "known", asked)
+    return results
+
+
+def test_checks_of_one_kind_are_searched_once(found: list[bool]) -> None:
     for number in range(6):
         body = f"<One><Model>CX{number}</Model><MAC>0004F200000{number}</MAC><Version>1.0.0.{number}</Version></One>"
         check = UpdateCheck.decode(body.encode(), VOCABULARY)
         assert check.to_json()["modules"][0]["version"] == f"1.0.0.{number}"
         assert check.mac_address == f"00:04:f2:00:00:0{number}"
     assert found == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("locale", ["E\x85U", "ENU\n", "ENU ", "&#69;NU"])
+def test_a_phone_with_odd_values_has_no_other_searched(found: list[bool], locale: str) -> None:
+    template = "<Odd><Model>M</Model><MAC>0004F20000{:02}</MAC><Locale>{}</Locale><Version>1.0.0.{}</Version></Odd>"
+    skeletons._skeleton.cache_clear()
+    values = ["ENU", "ENU", *["ENU", locale] * 20]
+    bodies = [template.format(number, value, number).encode() for number, value in enumerate(values)]
+    known = [outcome(body, searched=False) for body in bodies]
+    assert [was for was, value in zip(found, values, strict=True) if value == "ENU"] == [False] * 3 + [True] * 19
+    assert known == [outcome(body, searched=True) for body in bodies]
 
 
 @pytest.mark.parametrize(
