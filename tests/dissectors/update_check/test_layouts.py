@@ -95,6 +95,7 @@ def test_a_phone_with_odd_values_has_no_other_searched(found: list[bool], locale
         ("<V3><MAC>12</MAC><Model>M</Model><Firmware>{}</Firmware></V3>", "1.2.3.4", "CPE.nbt"),
         ("<V4><MAC>12</MAC><Model>M</Model><Firmware>{}</Firmware></V4>", "none", "1.2.3.4"),
         ("<V5><MAC>12</MAC><Model>M</Model><Modules>{}</Modules></V5>", "none", "f;1.2.3.4;t"),
+        ("<V6><MAC>12</MAC><Vendor>V</Vendor><Model>M</Model><Model>{}</Model></V6>", "N", "M"),
         ("<L1><MAC>12</MAC><Model>M</Model><Firmware>{}</Firmware></L1>", "CPE.nbt", "CPE.nbt;1.0.522.73;t"),
         ("<L2><MAC>12</MAC><Model>M</Model><Modules>{}</Modules></L2>", "none", "a;b"),
         ("<L4 xmlns='{}'><MAC>12</MAC><Model>M</Model><Version>1.0.0.1</Version></L4>", "x", MANIFEST),

@@ -119,11 +119,20 @@ def test_values_that_are_not_printable_change_no_shape(parsed: list[str]) -> Non
     assert shapes[-1] is shapes[2]
 
 
-def test_a_shape_that_came_out_of_use_is_learnt_again(parsed: list[str]) -> None:
-    old, new = ([f"<o><!-- ='{said}' --><a>{number}</a></o>" for number in range(MAX_MISSED + 3)] for said in "12")
-    for document in old + new:
-        assert elements_of(document)[0] == read_elements(document)
-    assert parsed == old[:2] + new[: MAX_MISSED + 1]
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("<o><!-- ='1' --><a>{}</a></o>", "<o><!-- ='2' --><a>{}</a></o>", "<o><!-- ='3' --><a>{}</a></o>"),
+        ("<o><a b='1'>{}</a></o>", '<o><a b="1">{}</a></o>', "<o><a b='1'>{}</a></o>"),
+    ],
+    ids=["a fixed piece", "another quote"],
+)
+def test_a_shape_that_came_out_of_use_is_learnt_again(parsed: list[str], kinds: tuple[str, str, str]) -> None:
+    old, new = ([kind.format(number) for number in range(MAX_MISSED + 3)] for kind in kinds[:2])
+    odd = kinds[2].format("odd")
+    for document in (*old, *new[:-2], odd, *new[-2:]):
+        assert outcome(document, parsed=False) == outcome(document, parsed=True)
+    assert parsed == [*old[:2], *new[:-2], odd]
 
 
 def test_long_documents_are_parsed(parsed: list[str]) -> None:
