@@ -254,7 +254,7 @@ def phone_of(check: UpdateCheck, address: str | None = None, *, users: bool = Fa
         return None if field is None else field.value.strip() or None
 
     versions = {module.installed.version for module in check.modules} - {None}
-    return made_phone(
+    return made_phone(  # takes them in the order of the fields of `Phone`
         text(check.device_type),
         text(check.vendor),
         text(check.model),

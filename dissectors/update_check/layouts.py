@@ -17,16 +17,16 @@ from dissectors.xml_body import Element, Field, RawValue, XmlBody
 
 _TEXT = -1  # in place of the index of an attribute
 
-Place = tuple[int, int, str]  # index of an element, index of its attribute, and the name of the field
+Slot = tuple[int, int, str]  # index of an element, index of its attribute, and the name of the field
 
 
 class Layout(NamedTuple):
     """The places of a check's fields, by the names of `Device`, and those of its modules."""
 
     vocabulary: Vocabulary
-    weighed: tuple[tuple[Place, str], ...]
-    device: tuple[tuple[str, Place], ...]
-    modules: tuple[tuple[tuple[str, Place], ...], ...]
+    weighed: tuple[tuple[Slot, str], ...]
+    device: tuple[tuple[str, Slot], ...]
+    modules: tuple[tuple[tuple[str, Slot], ...], ...]
 
 
 def known(source: XmlBody, vocabulary: Vocabulary) -> tuple[Record, list[Record]] | None:
@@ -34,8 +34,8 @@ def known(source: XmlBody, vocabulary: Vocabulary) -> tuple[Record, list[Record]
     layout = None if source.shape is None else source.shape.meaning
     if not isinstance(layout, Layout) or layout.vocabulary is not vocabulary:
         return None
-    for place, old in layout.weighed:
-        if weight(_raw(source.elements, place).value) != old:
+    for slot, old in layout.weighed:
+        if weight(_raw(source.elements, slot).value) != old:
             return None
     return _record(source, layout.device), [_record(source, module) for module in layout.modules]
 
@@ -43,9 +43,9 @@ def known(source: XmlBody, vocabulary: Vocabulary) -> tuple[Record, list[Record]
 def learn(found: Findings, vocabulary: Vocabulary, device: Record, modules: list[Record]) -> None:
     """Remember the layout of a check that was searched, if that follows from its shape."""
     source = found.body
-    if source.shape is None or found.named_by_values or found.lists or found.contradicted:
+    if source.shape is None or found.named_by_values or found.lists:
         return
-    if len(found.problems) != len(source.problems):
+    if len(found.problems) != len(source.problems):  # what was contradicted is among them
         return
     raws = [
         (raw, (index, attribute, name))
@@ -55,28 +55,28 @@ def learn(found: Findings, vocabulary: Vocabulary, device: Record, modules: list
             *(((_TEXT, (element.tag, element.text)),) if element.text else ()),
         )
     ]
-    places = {source.field(raw, place[2]): place for raw, place in raws}
-    if len(places) != len(raws):  # without bytes of their own, two of them may look the same
+    slots = {source.field(raw, slot[2]): slot for raw, slot in raws}
+    if len(slots) != len(raws):  # without bytes of their own, two of them may look the same
         return
     weighed = {id(raw) for raw in found.weighed}
     source.shape.meaning = Layout(
         vocabulary,
-        tuple((place, weight(raw.value)) for raw, place in raws if id(raw) in weighed),
-        _places(device, places),
-        tuple(_places(module, places) for module in modules),
+        tuple((slot, weight(raw.value)) for raw, slot in raws if id(raw) in weighed),
+        _slots(device, slots),
+        tuple(_slots(module, slots) for module in modules),
     )
 
 
-def _places(record: Record, places: dict[Field, Place]) -> tuple[tuple[str, Place], ...]:
-    return tuple((kind, places[one]) for kind, one in record.items())
+def _slots(record: Record, slots: dict[Field, Slot]) -> tuple[tuple[str, Slot], ...]:
+    return tuple((kind, slots[one]) for kind, one in record.items())
 
 
-def _record(source: XmlBody, places: tuple[tuple[str, Place], ...]) -> Record:
-    return {kind: source.field(_raw(source.elements, place), place[2]) for kind, place in places}
+def _record(source: XmlBody, slots: tuple[tuple[str, Slot], ...]) -> Record:
+    return {kind: source.field(_raw(source.elements, slot), slot[2]) for kind, slot in slots}
 
 
-def _raw(elements: Sequence[Element], place: Place) -> RawValue:
-    index, attribute, _ = place
+def _raw(elements: Sequence[Element], slot: Slot) -> RawValue:
+    index, attribute, _ = slot
     element = elements[index]
     if attribute != _TEXT:
         return element.attributes[attribute][1]

@@ -75,7 +75,7 @@ class UpdateCheck(Device):
         if mac and mac.value and normal_mac(mac.value) is None:
             note(problems, f"MAC address {mac.value[:40]!r} cannot be read")
         reported = [_module_of(one.get("file"), one.get("version"), one.get("timestamp")) for one in modules]
-        told_of = [device.get(name) for name in DEVICE_FIELDS]
+        told_of = [device.get(name) for name in DEVICE_FIELDS]  # which are the fields of `Device`, in their order
         return _check_of(*told_of, source, tuple(reported), tuple(problems))
 
     def replace(self, new: Mapping[Field, str]) -> bytes:

@@ -16,6 +16,7 @@ from dissectors.errors import DissectError, LimitExceeded, Unsupported
 
 MAX_BODY = 1 << 20  # bytes; an update check has some hundreds
 MAX_LABELS = 64  # that are remembered
+MAX_LABEL = 40  # characters of one that is; an XML declaration has no longer ones
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -93,19 +94,21 @@ def _without_mark(start: bytes) -> str | None:
 
 def _eight_bit(label: str, source: str, problems: list[str]) -> str | None:
     """The codec of a label, None (and a problem) where the bytes, which are 8-bit, cannot be in it."""
-    codec = _narrow(label)
+    codec = _remembered(label) if len(label) <= MAX_LABEL else _narrow(label)
     if codec is None:
         problems.append(f"the {source} says {label}, the bytes are 8-bit text")
     return codec
 
 
-@lru_cache(MAX_LABELS)  # two of every body
 def _narrow(label: str) -> str | None:
     """The codec of a label where it is one of 8-bit text. Raises as `_codec` does."""
     if _WIDE.match(label.replace("_", "-")):
         return None
     codec = _codec(label)
     return codec if _MARKUP.encode("ascii").decode(codec, "replace") == _MARKUP else None
+
+
+_remembered = lru_cache(MAX_LABELS)(_narrow)  # two labels of every body
 
 
 def _chosen(body: bytes, charset: str | None, problems: list[str]) -> tuple[str, int]:

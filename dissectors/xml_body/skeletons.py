@@ -2,11 +2,11 @@
 
 Phones of one kind send the same document with other values. What was found in a document is remembered by its skeleton,
 the document without its values, and the next one with that skeleton is not parsed again. What comes out is exactly what
-parsing gives, because a value is looked for only where it cannot touch the markup: text between `>` and `</` without
-`<`, `>` and `&`, and attribute values without `<`, `&` and their quote, all of them printable and without white space
-at their ends. Where one of those was the text of an element or the value of an attribute, another one is well-formed
-too, and stands for itself. What looks like a value anywhere else (in a comment, in the XML declaration) has to be the
-same again.
+parsing gives, because a value is looked for only where it cannot touch the markup: all between `>` and `</` without
+`<`, `>` and `&`, and all between `="` or `='` and the same quote without `<` and `&`, if it is not blank and has no
+white space at its ends. Where one of those was the text of an element or the value of an attribute, another one that is
+printable is well-formed too, and stands for itself; with any other the document is parsed. What looks like a value
+elsewhere (in a comment, in the XML declaration) has to be the same again, as has all that is no such value.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from dissectors.xml_body.elements import Element, Place, RawValue, read_elements
 
 MAX_TEXT = 4 << 10  # characters of a document that is remembered; an update check has some hundreds
 MAX_SKELETONS = 32
+MAX_MISSED = 8  # documents in a row that a shape is kept for, though it is not theirs
 
 _VALUES = re.compile(
-    r">([^<>&\s][^<>&]*+)(?<! )</"
-    r"|=\"([^<&\"\s][^<&\"]*+)(?<! )\""
-    r"|='([^<&'\s][^<&']*+)(?<! )'"
+    r">([^<>&\s][^<>&]*+)(?<!\s)</"
+    r"|=\"([^<&\"\s][^<&\"]*+)(?<!\s)\""
+    r"|='([^<&'\s][^<&']*+)(?<!\s)'"
 )
 _MARKS = 3  # characters around a value that the expression takes with it
 _BEFORE = {1: (1, Place.TEXT), 2: (2, Place.QUOTED), 3: (2, Place.APOSTROPHED)}  # how many of them; by group
@@ -52,13 +53,17 @@ class Shape:
 
 
 class _Skeleton:
-    """Holds what was read of a document with this skeleton, once there has been more than one of them."""
+    """Holds what was read of a document with this skeleton, once there has been more than one of them.
 
-    __slots__ = ("seen", "shape")
+    One document that is not like the others does not make them forgotten.
+    """
+
+    __slots__ = ("missed", "seen", "shape")
 
     def __init__(self) -> None:
         self.shape: Shape | None = None
         self.seen = False
+        self.missed = 0  # documents since the last one that had the shape
 
 
 @lru_cache(MAX_SKELETONS)
@@ -77,10 +82,14 @@ def elements_of(text: str) -> tuple[list[Element], Shape | None]:
     skeleton = _skeleton(tuple(pieces[::_STEP]))
     shape = skeleton.shape
     if shape is not None and (filled := _filled(shape, pieces)) is not None:
+        skeleton.missed = 0
         return filled, shape
     elements = read_elements(text)
-    if skeleton.seen:
+    if shape is not None and not _alike(shape, pieces):
+        skeleton.missed += 1
+    if (skeleton.seen and shape is None) or skeleton.missed > MAX_MISSED:
         skeleton.shape = _learnt(pieces, elements)
+        skeleton.missed = 0
     skeleton.seen = True
     return elements, None
 
@@ -107,6 +116,13 @@ def _learnt(pieces: Pieces, elements: list[Element]) -> Shape:
     shape.values = tuple(values)
     shape.elements = tuple((one, tuple(name for name, _ in one.attributes), one.text is not None) for one in elements)
     return shape
+
+
+def _alike(shape: Shape, pieces: Pieces) -> bool:
+    """Whether a document differs in values alone, be they printable or not."""
+    return all(pieces[piece] == same for piece, same in shape.fixed) and all(
+        pieces[piece] is not None for piece, _ in shape.values
+    )
 
 
 def _filled(shape: Shape, pieces: Pieces) -> list[Element] | None:

@@ -7,8 +7,11 @@ import pytest
 from captures.exchange import Headers, charset
 from dissectors import DissectError
 from dissectors.update_check import UpdateAnswer, UpdateCheck
+from dissectors.update_status import LastUpdateStatus
+from dissectors.version import Version
 from dissectors.vocabulary import Vocabulary
-from proxy_addons.rewriter import SMALL, Checked, Rewriter, edit_headers, remembering
+from proxy_addons.phone import Phone
+from proxy_addons.rewriter import SMALL, Checked, Rewriter, edit_headers, phone_of, remembering
 from proxy_addons.rules import HeaderEdits, Rules
 from tests.bodies import INTERIM, OFFER_NEXT, REPORT_ZERO, RULES, answer_body, check_body
 
@@ -39,6 +42,24 @@ def test_report_changes_version_and_timestamp_and_nothing_else() -> None:
 def test_a_phone_without_timestamps_gets_none() -> None:
     came = check_body().replace(b' Timestamp="04-05-2008 10:00:00"', b"")
     assert version_in(rewriter(REPORT_ZERO).check(came, ()).body.sent) == "0.0.0.0"
+
+
+def test_a_phone_is_what_its_check_says() -> None:
+    told = b"<UserID>anna</UserID><LastUpdateStatus>0x0;200</LastUpdateStatus></Check>"
+    check = UpdateCheck.decode(check_body().replace(b"</Check>", told), VOCABULARY)
+    assert phone_of(check, "192.0.2.1", users=True) == Phone(
+        device_type="UCPhone",
+        vendor="Polycom",
+        model="CX700",
+        revision="A",
+        locale="ENU",
+        version=Version(1, 0, 522, 73),
+        mac="00:04:f2:00:01:76",
+        serial="07823-A345",
+        address="192.0.2.1",
+        status=LastUpdateStatus.parse("0x0;200"),
+        user="anna",
+    )
 
 
 def test_the_content_coding_stays() -> None:

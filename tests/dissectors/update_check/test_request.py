@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from dissectors import DissectError
 from dissectors.installed_module import NOTHING_INSTALLED
-from dissectors.update_check import UpdateCheck
+from dissectors.update_check import Device, ReportedModule, UpdateCheck
 from dissectors.version import ZERO, Version
 from dissectors.vocabulary import DEVICE_FIELDS, Vocabulary
 from dissectors.xml_body import Field, Place
@@ -29,6 +30,12 @@ DEVICE = {
     "last_update_status": "0x0;200",
 }
 MODULE = {"file": "cpe.nbt", "version": "1.0.522.73", "timestamp": "13-04-2008 10:00:00"}
+
+
+def test_checks_are_made_of_their_fields_in_order() -> None:
+    assert [field.name for field in fields(Device)] == list(DEVICE_FIELDS)
+    assert [field.name for field in fields(UpdateCheck)] == [*DEVICE_FIELDS, "source", "modules", "problems"]
+    assert [field.name for field in fields(ReportedModule)] == ["file_name", "version", "timestamp"]
 
 
 def decode(body: bytes, charset: str | None = None) -> UpdateCheck:

@@ -5,8 +5,8 @@ import codecs
 import pytest
 
 from dissectors import DissectError, LimitExceeded, Unsupported
-from dissectors.xml_body import XmlBody
-from dissectors.xml_body.encoding import MAX_BODY, decode_text
+from dissectors.xml_body import XmlBody, encoding
+from dissectors.xml_body.encoding import MAX_BODY, MAX_LABEL, decode_text
 
 
 def declared(name: str) -> str:
@@ -104,3 +104,12 @@ def test_padding_is_tolerated() -> None:
 def test_large_bodies_are_refused() -> None:
     with pytest.raises(LimitExceeded):
         decode_text(b" " * (MAX_BODY + 1))
+
+
+def test_long_labels_are_not_remembered() -> None:
+    encoding._remembered.cache_clear()
+    for label in ("utf-16".ljust(MAX_LABEL, "x"), "utf-16".ljust(MAX_LABEL + 1, "x")):
+        assert decode_text(b"<r/>", label).problems == (
+            f"the charset of the HTTP header says {label}, the bytes are 8-bit text",
+        )
+    assert encoding._remembered.cache_info().currsize == 1
