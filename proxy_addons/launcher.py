@@ -32,6 +32,7 @@ from proxy_addons.drain import Drain
 from proxy_addons.lean_master import LeanMaster
 from proxy_addons.limits import Bounds, Limits, Seat, Transport, descriptors
 from proxy_addons.listeners import Address, HandedOver, Offer, address_of, ask, from_manager, normal
+from proxy_addons.memory import keep_small
 from proxy_addons.notify import keep_alive, notify, watchdog_period
 from proxy_addons.phone_tls import PhoneTls
 from proxy_addons.upstreams import Upstreams
@@ -210,11 +211,11 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     notify("READY=1")
     period = watchdog_period()
     alive = loop.create_task(keep_alive(period)) if period is not None else None
-    sweeping = loop.create_task(sweep(server, limits))
+    sweeping, shrinking = loop.create_task(sweep(server, limits)), loop.create_task(keep_small())
     try:
         await master.run()
     finally:
-        for task in (alive, sweeping, *stopping):
+        for task in (alive, sweeping, shrinking, *stopping):
             if task is not None:
                 task.cancel()
         if admin is not None:

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from proxy_addons import memory
+from proxy_addons.memory import give_back, keep_small
+
+
+def anonymous() -> int:
+    found = re.search(r"^RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_what_is_free_between_things_that_stay_is_given_back() -> None:
+    if not give_back():
+        pytest.skip("the C library has no malloc_trim")
+    kept, freed = [], []
+    for _ in range(2000):
+        freed.append(bytes(20_000))
+        kept.append(bytes(1_000))
+    del freed
+    before = anonymous()
+    assert give_back()
+    assert before - anonymous() > 20_000_000
+    assert len(kept) == 2000
+
+
+def test_where_it_cannot_be_done_it_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "EVERY", 0)
+    answers = iter((True, True, False))
+    monkeypatch.setattr(memory, "give_back", lambda: next(answers))
+    asyncio.run(keep_small())
+    assert next(answers, None) is None
