@@ -10,15 +10,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from dissectors.content_type import charset_of
 from dissectors.frozen import constructor
 
 Headers = tuple[tuple[str, str], ...]
 Fact = Mapping[str, Any]  # {"fact": "update-check", ...}; plain JSON values only
-
-T = TypeVar("T")
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 

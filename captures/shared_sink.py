@@ -59,7 +59,6 @@ class SharedSink:
         self._prepared = self._folded = False
         self._away = ""
         self._retry_at = 0.0
-        self._wrote = 0  # items since the last step of tidying
         self._attempt(lambda: None)
 
     @property
@@ -92,8 +91,7 @@ class SharedSink:
         """Write what waits, if the database takes it."""
         self._write_waiting()
         if self.tidying:
-            self._tidier.go_on(self._wrote)
-        self._wrote = 0
+            self._tidier.go_on()
 
     def _write_waiting(self) -> None:
         if not self._folded:
@@ -106,7 +104,7 @@ class SharedSink:
 
     def write(self, batch: Sequence[Item]) -> list[Result]:
         """Write through where nothing waits, else behind what waits. Whoever has a question asks the database."""
-        self._wrote += len(batch)
+        self._tidier.wrote(len(batch))
         waiting = [
             Waiting(item.uid, fetch=None if item.fetch is None else dict(item.fetch))
             if item.exchange is None

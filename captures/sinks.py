@@ -64,7 +64,6 @@ class FolderSink:
         opened = nullcontext((self.store, self._journal))
         self._tidier = Tidier(lambda: self.store.written, lambda: opened, projection, lose)
         self._opened = identity(self.store)
-        self._wrote = 0  # items since the last step of tidying
 
     def start(self) -> None:
         """Journal what a killed process could not."""
@@ -79,7 +78,7 @@ class FolderSink:
 
     def write(self, batch: Sequence[Item]) -> list[Result]:
         """Commit and journal under one lock; questions are answered last, by what is then in the store."""
-        self._wrote += len(batch)
+        self._tidier.wrote(len(batch))
         results = [Result(False)] * len(batch)
         together: list[int] = []  # positions in the batch
         for position, item in enumerate(batch):
@@ -102,8 +101,7 @@ class FolderSink:
 
     def go_on(self) -> None:
         """Nothing waits to be written."""
-        self._tidier.go_on(self._wrote)
-        self._wrote = 0
+        self._tidier.go_on()
 
     def _commit(self, batch: Sequence[Item], positions: Sequence[int], results: list[Result]) -> None:
         if not positions:

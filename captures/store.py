@@ -361,8 +361,7 @@ class Store:
                 # Up to the first that is young enough: what is kept stays without gaps.
                 first_kept = connection.execute(old).scalar_one()
                 too_old = first_kept - 1 if first_kept else highest
-        removed = STEP
-        while removed == STEP:
+        while True:
             while max_bytes is not None:
                 with self.reading.connect() as connection:
                     holds(connection, taken)
@@ -377,8 +376,7 @@ class Store:
             with self.engine.begin() as connection:
                 Locks.take(connection, REMOVALS)
                 if max_bytes is not None and not holds(connection, taken):
-                    removed = STEP  # somebody has removed some in between: count again
-                    continue
+                    continue  # somebody has removed some in between: count again
                 for index, freed in oldest(connection, STEP, highest if max_bytes is None else taken.counted):
                     fits = max_bytes is None or taken.bytes - free <= max_bytes
                     if index > highest or (index > too_old and fits):
@@ -391,6 +389,8 @@ class Store:
             if removed:
                 taken.bytes, taken.removals = taken.bytes - free, removals
             yield Expired(removed, last)
+            if removed < STEP:
+                return
 
     def remove(self, indexes: Sequence[int]) -> None:
         """Remove these exchanges, overwriting what SQLite held of them. Bodies go with `sweep_bodies`.

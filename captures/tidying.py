@@ -36,6 +36,7 @@ class Tidier:
         self._asked = False
         self._since = 0  # bytes written when the last look began
         self._taken = Taken()
+        self._came = 0  # items at once since the last steps
         self._swept: datetime | None = None
         self._steps: Generator[None, None, None] | None = None
 
@@ -49,13 +50,20 @@ class Tidier:
         """Whether there is a step to be taken."""
         return self._steps is not None or self._asked or self._too_much()
 
-    def go_on(self, written: int) -> None:
-        """Take as many steps as so many exchanges, written since the last time, make necessary to keep up with them."""
-        for _ in range(1 + written * 3 // STEP):
-            self.step()
+    def wrote(self, items: int) -> None:
+        """So many have come at once to be written."""
+        self._came = items
 
-    def step(self) -> None:
-        """Take one, if there is one. What cannot be removed is told, and tried again at the next look."""
+    def go_on(self) -> None:
+        """Take as many steps as it takes to keep up with what has come since the last time.
+
+        What cannot be removed is told, and tried again at the next look.
+        """
+        for _ in range(1 + self._came * 3 // STEP):
+            self._step()
+        self._came = 0
+
+    def _step(self) -> None:
         if self._steps is None:
             if not self.under_way:
                 return

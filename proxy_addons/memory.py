@@ -1,7 +1,8 @@
 """Memory that is free is given back to the system, again and again.
 
-The C library keeps what was freed between things that stay. Of buffers that come and go for months, with a session's
-few bytes here and there between them, two thirds of the heap of a proxy were free after an hour, and more every minute.
+The C library keeps what was freed between things that stay. Of buffers that come and go for months, with a few bytes of
+each connection here and there between them, two thirds of the heap of a proxy were free after an hour, and more every
+minute.
 """
 
 from __future__ import annotations

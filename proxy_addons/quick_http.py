@@ -8,8 +8,6 @@ Whatever else comes - a chunked body, an interim answer, an end, a second reques
 that wants to answer itself - is mitmproxy's: its layers are brought to where the exchange is by having them take the
 request again, without its hooks and without sending what was sent (`_catch_up`), and go on from there. The first
 exchange of a connection, which opens the server's, always is.
-
-Beside http1_guard.py, lean_master.py and launcher.py this file knows mitmproxy's inside.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from mitmproxy import connection, http
 from mitmproxy.net.http import http1
@@ -36,6 +34,9 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
 
 from proxy_addons import http1_guard
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
 
 SMALL = 64 << 10  # bytes of a body that is taken in one go
 END_OF_HEAD = b"\r\n\r\n"
@@ -71,13 +72,6 @@ HOOKS: dict[type[commands.Command], Reached] = {
     HttpResponseHeadersHook: Reached.ANSWER_HEADERS_HOOK,
     HttpResponseHook: Reached.ANSWER_HOOK,
 }
-
-
-class Asked(NamedTuple):
-    """A request that has come whole."""
-
-    request: http.Request
-    body: bytes
 
 
 @dataclass(slots=True)
@@ -127,7 +121,7 @@ class QuickHttp(HttpLayer):
         if isinstance(event, events.DataReceived) and self._allowed and event.connection is self.context.client:
             server = self._idle_server()
             if server is not None and (asked := plain_request(event.data)) is not None:
-                return self._ask(event, server, asked)
+                return self._ask(event, server, *asked)
         return self._stock(event)
 
     def _stock(self, event: events.Event) -> Commands:
@@ -159,8 +153,9 @@ class QuickHttp(HttpLayer):
                 found = server
         return found
 
-    def _ask(self, event: events.DataReceived, server: connection.Server, asked: Asked) -> Commands:
-        request = asked.request
+    def _ask(
+        self, event: events.DataReceived, server: connection.Server, request: http.Request, body: bytes
+    ) -> Commands:
         if (guard := http1_guard.guard_here()) is not None:
             guard.observer.received(event.connection.id, len(event.data))
         flow = http.HTTPFlow(self.context.client, server)  # mitmproxy names the server when it has connected to it
@@ -174,7 +169,7 @@ class QuickHttp(HttpLayer):
             yield from self._catch_up(under_way, Reached.HEADERS_HOOK)
             return
         request.timestamp_end = time.time()
-        request.data.content = asked.body
+        request.data.content = body
         yield from self._run(HttpRequestHook(flow))
         if self._unusual(under_way, request) or edited(request, fields):
             yield from self._catch_up(under_way, Reached.REQUEST_HOOK)
@@ -295,33 +290,23 @@ def edited(message: http.Request | http.Response, fields: Fields) -> bool:
     )
 
 
-def plain_request(data: bytes) -> Asked | None:
+def plain_request(data: bytes) -> tuple[http.Request, bytes] | None:
     """A request of the plain shape, and nothing behind it; None where it is any other, or not whole."""
-    if not data.startswith(b"POST /"):
-        return None
-    end = data.find(END_OF_HEAD)
-    if end < 0 or len(data) - end > SMALL:
-        return None
-    head = (request_head if end > REMEMBERED_BYTES else remembered_request)(data[:end])
-    body = data[end + len(END_OF_HEAD) :]
-    if head is None or head.length != len(body):
+    found = plain(data, request_head) if data.startswith(b"POST /") else None
+    if found is None:
         return None
     request = http.Request.__new__(http.Request)
-    request.data = afresh(head.data, http.RequestData)
-    return Asked(request, body)
+    request.data, body = found
+    return request, body
 
 
 def plain_answer(data: bytes) -> tuple[http.Response, bytes] | None:
-    """An answer of the plain shape, and nothing behind it; None where it is any other, or not whole."""
-    end = data.find(END_OF_HEAD)
-    if end < 0 or len(data) - end > SMALL:
-        return None
-    head = (answer_head if end > REMEMBERED_BYTES else remembered_answer)(data[:end])
-    body = data[end + len(END_OF_HEAD) :]
-    if head is None or head.length != len(body):
+    """The same for an answer."""
+    found = plain(data, answer_head)
+    if found is None:
         return None
     response = http.Response.__new__(http.Response)
-    response.data = afresh(head.data, http.ResponseData)
+    response.data, body = found
     return response, body
 
 
@@ -332,6 +317,7 @@ class Head(NamedTuple, Generic[Data]):
     length: int
 
 
+@lru_cache(REMEMBERED)  # phones of one kind ask alike, and are answered alike
 def request_head(head: bytes) -> Head[http.RequestData] | None:
     """The head of a request, without the blank line; None where it is of another shape."""
     lines = plain_lines(head)
@@ -348,6 +334,7 @@ def request_head(head: bytes) -> Head[http.RequestData] | None:
     return Head(request.data, length or 0)
 
 
+@lru_cache(REMEMBERED)
 def answer_head(head: bytes) -> Head[http.ResponseData] | None:
     """The head of an answer to POST, likewise."""
     lines = plain_lines(head)
@@ -364,13 +351,19 @@ def answer_head(head: bytes) -> Head[http.ResponseData] | None:
     return Head(response.data, length or 0)
 
 
-remembered_request = lru_cache(REMEMBERED)(request_head)  # phones of one kind ask alike, and are answered alike
-remembered_answer = lru_cache(REMEMBERED)(answer_head)
+def plain(data: bytes, read: _lru_cache_wrapper[Head[Data] | None]) -> tuple[Data, bytes] | None:
+    """What `read` makes of the head of these bytes, and the body; None where they are not both, or more."""
+    end = data.find(END_OF_HEAD)
+    if end < 0 or len(data) - end > SMALL:
+        return None
+    head: Head[Data] | None = (read if end <= REMEMBERED_BYTES else read.__wrapped__)(data[:end])
+    body = data[end + len(END_OF_HEAD) :]
+    return None if head is None or head.length != len(body) else (afresh(head.data), body)
 
 
-def afresh(data: Data, kind: type[Data]) -> Data:
+def afresh(data: Data) -> Data:
     """What was read of a head, for another exchange that begins now."""
-    made = kind.__new__(kind)
+    made = type(data).__new__(type(data))
     vars(made).update(vars(data))
     made.headers = http.Headers.__new__(http.Headers)
     made.headers.fields = data.headers.fields

@@ -300,15 +300,21 @@ Step = tuple[str, str]
 OPENING: list[Step] = [("phone", "get"), ("server", "plain"), ("go on", "")]
 
 
+def opened(quick: bool) -> Driven:
+    """Both ends, after a first exchange. For a running loop."""
+    observer = Observes()
+    http1_guard.install(http1_guard.Guard(observer))
+    driven = Driven(quick, Addon(), observer)
+    for who, what in OPENING:
+        step(driven, who, what)
+    return driven
+
+
 def played(quick: bool, steps: Sequence[Step], does: str, waits: frozenset[str]) -> Driven:
     """What comes of it when first a connection is opened, and then all this happens."""
 
     async def play() -> Driven:
-        observer = Observes()
-        http1_guard.install(http1_guard.Guard(observer))
-        driven = Driven(quick, Addon(), observer)
-        for who, what in OPENING:
-            step(driven, who, what)
+        driven = opened(quick)
         driven.addon.does, driven.addon.waits = does, waits
         for who, what in steps:
             step(driven, who, what)
@@ -398,11 +404,8 @@ def test_it_is_taken_again_once_the_server_has_another_connection() -> None:
 @pytest.mark.parametrize("hook", HOOKS[:4])
 def test_a_phone_is_not_read_from_while_a_hook_waits(hook: str) -> None:
     async def play() -> None:
-        observer = Observes()
-        http1_guard.install(http1_guard.Guard(observer))
-        driven = Driven(True, Addon(), observer)
-        for who, what in OPENING:
-            step(driven, who, what)
+        driven = opened(True)
+        observer = driven.observer
         driven.addon.waits = frozenset({hook})
         driven.phone_sends(PLAIN)
         driven.server_sends(ANSWER)
