@@ -43,7 +43,8 @@ logger = logging.getLogger("upshim")
 QUIET = 1.0  # seconds without a byte after which a connection that has nothing in flight is closed while draining
 LOOK_EVERY = 0.05  # seconds between looks at what is left while draining
 TLS_NAMES = {"1.0": "TLS1", "1.1": "TLS1_1"}  # of versions older than mitmproxy's default, as it calls them
-ACCEPTING = 50  # turns of the event loop within which an accepted connection is sure to have become a known one
+TAKING_UP = 3  # turns of the event loop within which an accepted connection is sure to be its listener's
+ACCEPTING = 50  # and within which it is sure to have become a known one
 SWEEP_EVERY = 1.0  # seconds between looks for connections that overstay
 
 
@@ -189,9 +190,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         stopping[0].add_done_callback(lambda _task: master.shutdown())
 
     def descriptors_of_listeners() -> tuple[list[int], list[int]]:
-        listeners = [one for instance in server.servers for one in getattr(instance, "_servers", ())]
-        found = [one.fileno() for listener in listeners for one in getattr(listener, "sockets", ())]
-        return found, admin.descriptors() if admin is not None else []
+        return listening(server), admin.descriptors() if admin is not None else []
 
     def replaced() -> None:
         if admin is not None:
@@ -280,8 +279,21 @@ def offer_listeners(
         return None
 
 
+def listening(server: proxyserver.Proxyserver) -> list[int]:
+    """The descriptors of the sockets that phones come by."""
+    listeners = [one for instance in server.servers for one in getattr(instance, "_servers", ())]
+    return [one.fileno() for listener in listeners for one in getattr(listener, "sockets", ())]
+
+
 async def wind_down(server: proxyserver.Proxyserver, drain: Drain, limit: float) -> None:
     """Listen no longer, and wait until every connection has ended what it was at; `limit` is in seconds."""
+    # asyncio finds a connection in one turn of its loop, accepts it in the same and takes it up in the next; one that is
+    # between these when the listener closes is dropped.
+    await asyncio.sleep(0)
+    for descriptor in listening(server):
+        asyncio.get_running_loop().remove_reader(descriptor)
+    for _ in range(TAKING_UP):
+        await asyncio.sleep(0)
     await server.servers.update([])
     for _ in range(ACCEPTING):
         await asyncio.sleep(0)

@@ -123,6 +123,7 @@ class Offer:
         self._state = state
         self._descriptors = descriptors
         self._replaced = replaced
+        self._loop = asyncio.get_running_loop()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.setblocking(False)
         own = f"{NAME}.{os.getpid()}"
@@ -134,10 +135,12 @@ class Offer:
         # What a process before has left is replaced; one that still runs is then not to be reached any more.
         (state / own).replace(state / NAME)
         self._inode = (state / NAME).stat().st_ino
-        self._task = asyncio.get_running_loop().create_task(self._serve())
+        self._task = self._loop.create_task(self._serve())
 
     def close(self) -> None:
         """Offer nothing any more."""
+        # First of all, for the task ends later: what gets this number next would be taken for what waits here.
+        self._loop.remove_reader(self._listener)
         self._task.cancel()
         self._listener.close()
         with contextlib.suppress(OSError):
@@ -145,10 +148,9 @@ class Offer:
                 (self._state / NAME).unlink()
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._listener)
+                connection, _ = await self._loop.sock_accept(self._listener)
             except OSError as error:
                 logger.warning("upshim: cannot hand over: %s", error)
                 return
@@ -168,7 +170,7 @@ class Offer:
             return False
         phones, others = self._descriptors()
         socket.send_fds(connection, [HERE, bytes([min(len(phones), MOST)])], [*phones, *others][:MOST])
-        return await asyncio.get_running_loop().sock_recv(connection, len(TAKEN)) == TAKEN
+        return await self._loop.sock_recv(connection, len(TAKEN)) == TAKEN
 
 
 @contextlib.contextmanager

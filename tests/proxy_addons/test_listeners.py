@@ -11,13 +11,18 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from mitmproxy.addons.proxyserver import Proxyserver
 
 from captures.store import Store
+from proxy_addons.drain import Drain
+from proxy_addons.launcher import wind_down
 from proxy_addons.listeners import NAME, Offer, address_of, ask, from_manager
 from tests.bodies import CHECK_TARGET, answer_body, check_body
 from tests.conftest import ROOT
@@ -250,6 +255,63 @@ def test_one_that_asks_and_goes_replaces_nobody(tmp_path: Path) -> None:
     assert happened == [*said, *said, "replaced"]
     assert not list(tmp_path.iterdir())
     assert ask(tmp_path) is None
+
+
+def test_what_gets_the_number_of_a_closed_offer_is_not_taken_for_it(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        offer = Offer(tmp_path, lambda: ([], []), lambda: None)
+        await asyncio.sleep(0)  # it waits for somebody to ask
+        number = offer._listener.fileno()
+        offer.close()
+        near, far = socket.socketpair()
+        with near, far:
+            assert number in {near.fileno(), far.fileno()}
+            if far.fileno() == number:
+                near, far = far, near
+            loop.add_reader(near, lambda: heard.append(near.recv(10)))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            far.sendall(b"answer")
+            for _ in range(10):
+                await asyncio.sleep(0)
+            loop.remove_reader(near)
+
+    asyncio.run(run())
+    assert heard == [b"answer"]
+
+
+def test_a_connection_that_is_being_accepted_as_the_end_begins_is_served() -> None:
+    """asyncio accepts it in one turn and takes it up in the next; closing its listener between them drops it."""
+
+    async def run() -> bytes:
+        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.readexactly(5))
+            writer.close()
+
+        async def close(_modes: object) -> None:
+            listener.close()
+
+        listener = await asyncio.start_server(echo, "127.0.0.1", 0)
+        instances = Instances([SimpleNamespace(_servers=[listener])])
+        instances.update = close
+        server = cast(Proxyserver, SimpleNamespace(servers=instances, connections={}))
+        with socket.create_connection(listener.sockets[0].getsockname()) as phone:
+            phone.sendall(b"check")
+            phone.settimeout(HANDS_OVER_WITHIN)
+            await asyncio.sleep(0)  # the listener has been found ready: it accepts after this turn of ours
+            await wind_down(server, Drain(), HANDS_OVER_WITHIN)
+            return await asyncio.to_thread(phone.recv, 5)
+
+    assert asyncio.run(run()) == b"check"
+
+
+class Instances(list[Any]):
+    """What mitmproxy keeps its listeners in."""
+
+    update: Callable[[object], Awaitable[None]]
 
 
 def test_the_socket_unit_names_what_upshim_listens_on() -> None:
