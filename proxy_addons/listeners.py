@@ -138,7 +138,9 @@ class Offer:
         self._task = self._loop.create_task(self._serve())
 
     def close(self) -> None:
-        """Offer nothing any more."""
+        """Offer nothing any more; a second time it does nothing."""
+        if self._listener.fileno() == -1:
+            return
         # First of all, for the task ends later: what gets this number next would be taken for what waits here.
         self._loop.remove_reader(self._listener)
         self._task.cancel()

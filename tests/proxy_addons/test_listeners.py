@@ -232,6 +232,7 @@ def offering(state: Path, use: Callable[[], object], replaced: Callable[[], None
             for _ in range(100):
                 await asyncio.sleep(0)
             offer.close()
+            offer.close()  # as a proxy does that has drained
 
     asyncio.run(run())
     return said
