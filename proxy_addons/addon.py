@@ -64,7 +64,7 @@ TEXT: Any = Optional[str]  # noqa: UP045 - mitmproxy looks types up at run time 
 OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_rules", TEXT, None, "Rules file (TOML) that says what to rewrite."),
     ("upshim_record", TEXT, None, "Folder, or URL of a PostgreSQL database, to record every exchange into."),
-    ("upshim_state", TEXT, None, "Folder for what is kept beside a database."),
+    ("upshim_state", TEXT, None, "Folder for what waits for a database, and for what was stopped by command."),
     ("upshim_pcap", TEXT, None, "Also write the phones' side of the recording as a packet capture."),
     ("upshim_store", str, STORED[0], f"What is stored of an exchange: {', '.join(STORED)}."),
     ("upshim_store_users", bool, False, "Keep who signs in at a phone, too, as its update checks tell."),
@@ -121,6 +121,8 @@ class Upshim:
         options = ctx.options
         if updated & {"upshim_rules", "upshim_profile", "upshim_dry_run", "upshim_body_limit", "upshim_store_users"}:
             self._load_rewriter()
+        if "upshim_state" in updated:
+            self.kill_switch.keep_in(Path(options.upshim_state).expanduser() if options.upshim_state else None)
         if "upshim_kill_switch" in updated:
             path = options.upshim_kill_switch
             try:
@@ -194,6 +196,7 @@ class Upshim:
             if self._stamps != stamps(ctx.options.upshim_rules, ctx.options.upshim_profile):
                 self.reload()
             self.failures.tell_growth(time.monotonic())
+            self.kill_switch.why()  # tells what has changed
             self._look_for_packages()
             await self._look_at_recording()
 

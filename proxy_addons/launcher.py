@@ -342,9 +342,9 @@ async def start_admin(
             "uptime_seconds": round(time.monotonic() - started, 1),
         }
 
-    def command(stop: bool) -> dict[str, Any]:
+    def command(stop: bool, said: str) -> dict[str, Any]:
         if stop:
-            addon.kill_switch.stop("command")
+            addon.kill_switch.stop("command", said)
         else:
             addon.kill_switch.start()
         return {"stopped": addon.why_stopped() or None}
