@@ -25,7 +25,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import ConnectionHandler
 
 from captures.database_url import DatabaseUrl, Place
-from proxy_addons import http1_guard
+from proxy_addons import early_signals, http1_guard
 from proxy_addons.addon import Upshim
 from proxy_addons.admin import Admin
 from proxy_addons.drain import Drain
@@ -204,8 +204,10 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     if threading.current_thread() is threading.main_thread():  # nowhere else may signals be handled
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, master.shutdown)
-        loop.add_signal_handler(signal.SIGHUP, reload)
-        loop.add_signal_handler(signal.SIGUSR1, addon.kill_switch.toggle)
+        actions = {signal.SIGHUP: reload, signal.SIGUSR1: addon.kill_switch.toggle}
+        for number, action in actions.items():
+            loop.add_signal_handler(number, action)
+        early_signals.release(actions)
     ready([(str(address[0]), int(address[1])) for address in server.listen_addrs()], master.shutdown)
     notify("READY=1")
     period = watchdog_period()
