@@ -1,4 +1,4 @@
-"""Signals that come while the proxy is starting, and would end it before it can act on them: they are acted on later."""
+"""Signals that come while the proxy is starting, and would end it: they are acted on once that can be done."""
 
 from __future__ import annotations
 
