@@ -146,7 +146,15 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     (per_second("upshim_connections_closed_total", "why"), "closed: {{why}}"),
                 ),
             ),
-            Panel("Memory", (("process_resident_memory_bytes@", "{{instance}}"),), "bytes"),
+            Panel(
+                "Memory",
+                (
+                    ("process_resident_memory_bytes@", "{{instance}}"),
+                    ("upshim_writer_resident_memory_bytes@", "writer {{instance}}"),
+                ),
+                "bytes",
+                about="The unit's MemoryMax is for both together.",
+            ),
             Panel(
                 "Processor and descriptors",
                 (

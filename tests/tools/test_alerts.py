@@ -137,6 +137,13 @@ CASES = (
         11,
         {},
     ),
+    Case(
+        "UpshimResources",
+        {f"{name}_resident_memory_bytes{{{US}}}": "16e7x20" for name in ("process", "upshim_writer")},
+        11,
+        {},
+    ),
+    Case("UpshimResources", {f"process_resident_memory_bytes{{{US}}}": "31e7x20"}, 11, {}),
 )
 
 # A day and a half in which nothing is wrong: some checks a minute, then, after a restart, a pause of hours.
@@ -170,6 +177,7 @@ WELL = {
     f"process_open_fds{{{US}}}": "50x2160",
     f"process_max_fds{{{US}}}": "1000x2160",
     f"process_resident_memory_bytes{{{US}}}": "120e6x2160",
+    f"upshim_writer_resident_memory_bytes{{{US}}}": "90e6x2160",
 }
 
 
