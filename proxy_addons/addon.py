@@ -66,6 +66,7 @@ OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_record", TEXT, None, "Folder, or URL of a PostgreSQL database, to record every exchange into."),
     ("upshim_state", TEXT, None, "Folder for what waits for a database, and for what was stopped by command."),
     ("upshim_pcap", TEXT, None, "Also write the phones' side of the recording as a packet capture."),
+    ("upshim_pcap_bytes", int, 0, "Bytes above which the oldest packets are removed; 0: no limit."),
     ("upshim_store", str, STORED[0], f"What is stored of an exchange: {', '.join(STORED)}."),
     ("upshim_store_users", bool, False, "Keep who signs in at a phone, too, as its update checks tell."),
     ("upshim_keep_days", int, 0, "Days after which recorded exchanges are removed; 0: never."),
@@ -146,6 +147,7 @@ class Upshim:
             "upshim_record",
             "upshim_state",
             "upshim_pcap",
+            "upshim_pcap_bytes",
             "upshim_store",
             "upshim_keep_days",
             "upshim_keep_bytes",
@@ -246,7 +248,7 @@ class Upshim:
         if not place:
             return
         try:
-            mirror = mirror_at(Path(pcap).expanduser()) if pcap else None
+            mirror = mirror_at(Path(pcap).expanduser(), max(0, ctx.options.upshim_pcap_bytes)) if pcap else None
             self.recording, self.ledger = open_recording(place, mirror, self.failures)
         except (StoreError, OSError) as error:
             raise exceptions.OptionsError(

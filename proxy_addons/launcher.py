@@ -63,6 +63,7 @@ class Launch:
     record: Place | None = None
     profile: Path | None = None
     pcap: Path | None = None
+    pcap_bytes: int = 0
     dry_run: bool = False
     kill_switch: Path | None = None
     body_limit: int | None = None
@@ -141,6 +142,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             upshim_keep_bytes=launch.keep_bytes,
             upshim_profile=as_option(launch.profile),
             upshim_pcap=as_option(launch.pcap),
+            upshim_pcap_bytes=launch.pcap_bytes,
             upshim_dry_run=launch.dry_run,
             upshim_trust_forwarded=list(launch.trust_forwarded),
             upshim_kill_switch=as_option(launch.kill_switch),

@@ -62,11 +62,14 @@ def open_recording(
     return live, FolderLedger(live, lock)
 
 
-def mirror_at(path: Path) -> PcapMirror:
-    """The packet capture beside a recording. Raises `OSError`."""
-    mirror = PcapMirror(path)
+def mirror_at(path: Path, most: int) -> PcapMirror:
+    """The packet capture beside a recording, which takes `most` bytes, 0 any. Raises `OSError`."""
+    mirror = PcapMirror(path, most)
     if mirror.path != path:
-        logger.warning("upshim: %s is being written by another process: packets go to %s", path, mirror.path)
+        why = "is full, or being written by another process" if most else "is being written by another process"
+        logger.warning("upshim: %s %s: packets go to %s", path, why, mirror.path)
+    if most and (taken := mirror.taken()) > most // 2:
+        logger.warning("upshim: captures of that name from before take %d of %d bytes, and stay", taken, most)
     return mirror
 
 

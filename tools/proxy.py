@@ -63,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-days", type=int, default=0, metavar="N", help="remove what was recorded before that")
     parser.add_argument("--keep-bytes", type=int, default=0, metavar="N", help="remove the oldest above this size")
     parser.add_argument("--pcap", type=Path, metavar="FILE", help="also write the phones' side as a packet capture")
+    parser.add_argument(
+        "--pcap-bytes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write it to several files, and remove the oldest above this",
+    )
     parser.add_argument("--profile", type=Path, metavar="FILE", help="vocabulary added to the built-in one (TOML)")
     parser.add_argument("--dry-run", action="store_true", help="decide and record, but change nothing")
     parser.add_argument(
@@ -122,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
     from proxy_addons import log_lines  # noqa: PLC0415
     from proxy_addons.launcher import Launch, StartError, serve  # noqa: PLC0415
 
-    for option, value in (("--drain", args.drain), ("--keep-days", args.keep_days), ("--keep-bytes", args.keep_bytes)):
+    for option in ("--drain", "--keep-days", "--keep-bytes", "--pcap-bytes"):
+        value = getattr(args, option[2:].replace("-", "_"))
         if not 0 <= value < float("inf"):
             raise UnusableInput(f"{option}: expected 0 or more, found {value:g}")
     if args.health and not args.health.startswith("/"):
@@ -144,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
         record=args.record,
         profile=args.profile,
         pcap=args.pcap,
+        pcap_bytes=args.pcap_bytes,
         dry_run=args.dry_run,
         kill_switch=args.kill_switch,
         body_limit=args.body_limit,

@@ -39,6 +39,7 @@ QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
         (["--upstream", UPSTREAM, "--profile", "/nowhere/p.toml"], "/nowhere/p.toml: No such file or directory"),
         (["--upstream", UPSTREAM, "--record", "/dev/null/rec"], "/dev/null/rec: cannot record here"),
         (["--upstream", UPSTREAM, "--pcap", "/tmp/x"], "--pcap needs --record"),
+        (["--upstream", UPSTREAM, "--pcap-bytes", "-1"], "--pcap-bytes: expected 0 or more, found -1"),
         (["--upstream", "http://127.0.0.1:8080"], "expected the server, found what --listen names"),
         (["--upstream", "http://localhost", "--listen", "0.0.0.0:80"], "expected the server, found what --listen"),
         (["--upstream", UPSTREAM, "--listen", "192.0.2.1:8080"], "cannot listen on 192.0.2.1:8080: "),
