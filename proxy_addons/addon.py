@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import TlsData
 
 from captures import flow_request
 from captures.base_recording import BaseRecording, Recorder
@@ -46,7 +47,9 @@ from proxy_addons.rewriter import Checked, Edited, Rewriter, edit_headers
 from proxy_addons.rewriter_files import Stamps, load_rewriter, reason, stamps
 from proxy_addons.rules import HeaderEdits, Rules
 from proxy_addons.streams import Hold, Tee
-from proxy_addons.upstreams import Upstreams
+from proxy_addons.upstream_tls import tls_context
+from proxy_addons.upstream_watch import UpstreamWatch
+from proxy_addons.upstreams import Upstreams, origins_of
 from proxy_addons.watch import Message, Watch, exchange_of
 
 if TYPE_CHECKING:
@@ -96,6 +99,7 @@ class Upshim:
         self.draining = False
         self._health = PATH
         self.packages: PackageWatch | None = PackageWatch()  # None where there is no server to ask
+        self.upstream_watch = UpstreamWatch(self.failures, lambda: tls_context(ctx.options))
         self._acknowledgements: Answers[bool | None] = Answers()
         self._held = 0  # bytes that larger bodies take, or may take
         self.histories: Histories | None = Histories()  # of this process, or what a recording tells
@@ -136,6 +140,7 @@ class Upshim:
                 self.upstreams = Upstreams.of(options.mode, options.upshim_upstream)
             except ValueError as error:
                 raise exceptions.OptionsError(str(error)) from error
+            self.upstream_watch.configure(origins_of(options.mode))
             if self.packages is not None:
                 self.packages.configure(self.upstreams, options.mode)
         if "upshim_trust_forwarded" in updated:
@@ -169,6 +174,7 @@ class Upshim:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        self.upstream_watch.close()
         if self.packages is not None:
             self.packages.files.close()
         self._close_recording()
@@ -266,11 +272,21 @@ class Upshim:
             self.failures.note("refused upstream", f"{address[0]}:{address[1]}")
 
     @fail_open
+    def server_connect_error(self, _data: ServerConnectionHookData) -> None:
+        """See whether the server can be reached at all."""
+        self.upstream_watch.failed()
+
+    @fail_open
+    def tls_failed_server(self, _data: TlsData) -> None:
+        """Likewise."""
+        self.upstream_watch.failed()
+
+    @fail_open
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide whether the request is buffered or streams."""
         request = flow.request
         if is_health_check(request, self._health):
-            flow.response = health_answer(draining=self.draining)
+            flow.response = health_answer(draining=self.draining, unreachable=bool(self.upstream_watch.unreachable))
             return
         request.stream = True  # whatever happens below, nothing unknown piles up in memory
         path = path_of(flow_request.path_of(request))

@@ -21,7 +21,8 @@ def is_health_check(request: http.Request, path: str) -> bool:
         return False
 
 
-def health_answer(*, draining: bool) -> http.Response:
-    """200, or 503 while no new work is wanted."""
-    status, text = (503, b'{"status":"draining"}\n') if draining else (200, b'{"status":"ok"}\n')
-    return http.Response.make(status, text, {"Content-Type": "application/json", "Cache-Control": "no-store"})
+def health_answer(*, draining: bool, unreachable: bool) -> http.Response:
+    """200, or 503 while no new work is wanted: upshim is about to end, or cannot reach the server."""
+    status, text = (503, "draining") if draining else (503, "server unreachable") if unreachable else (200, "ok")
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    return http.Response.make(status, f'{{"status":"{text}"}}\n', headers)

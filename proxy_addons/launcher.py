@@ -121,6 +121,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         master.options.update(mode=list(launch.modes), upshim_upstream=list(launch.upstreams))
         if via is not None and launch.via is not None:
             via.upstreams, addon.upstreams = addon.upstreams, Upstreams(frozenset({launch.via[1:]}))
+            addon.upstream_watch.configure([launch.via])
         server_oldest = TLS_NAMES.get(launch.server_tls_oldest)
         master.options.update(
             confdir=str(launch.state),
@@ -162,6 +163,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             raise StartError("; ".join(filter(None, map(why_not_listening, server.servers))) or "cannot listen")
         addon.metrics.connections.set_function(lambda: len(server.connections))
         addon.metrics.certificate_expires.set_function(tls.expires)
+        addon.metrics.server_unreachable.set_function(lambda: bool(addon.upstream_watch.unreachable))
         if launch.admin is not None:
             admin = await start_admin(launch.admin, launch.admin_token, addon, server, drain, inherited)
         for address, unused in inherited.items():  # nobody would accept what waits there
@@ -291,8 +293,8 @@ def listening(server: proxyserver.Proxyserver) -> list[int]:
 
 async def wind_down(server: proxyserver.Proxyserver, drain: Drain, limit: float) -> None:
     """Listen no longer, and wait until every connection has ended what it was at; `limit` is in seconds."""
-    # asyncio finds a connection in one turn of its loop, accepts it in the same and takes it up in the next; one that is
-    # between these when the listener closes is dropped.
+    # asyncio finds a connection in one turn of its loop, accepts it in the same and takes it up in the next: one that
+    # is between these when the listener closes is dropped.
     await asyncio.sleep(0)
     for descriptor in listening(server):
         asyncio.get_running_loop().remove_reader(descriptor)
@@ -339,6 +341,7 @@ async def start_admin(
             "exchanges_in_flight": len(drain),
             "rules": len(addon.rewriter.rules.rules),
             "rules_sha256": addon.rewriter.rules.sha256,
+            "server_unreachable": addon.upstream_watch.unreachable or None,
             "stopped": addon.why_stopped() or None,
             "recording": addon.recording is not None,
             "recording_lost": sum(getattr(addon.recording, "lost", {}).values()),  # exchanges, bodies, packets

@@ -95,6 +95,11 @@ class Metrics:
             "When the certificate expires that phones are shown; 0 without one.",
             registry=self.registry,
         )
+        self.server_unreachable = Gauge(
+            "upshim_server_unreachable",
+            "1 while the server cannot be reached from here and the health check therefore fails.",
+            registry=self.registry,
+        )
         self.draining = Gauge("upshim_draining", "1 while upshim finishes what it has begun.", registry=self.registry)
 
     def checked(self, checked: Checked, seconds: float, *, dry_run: bool) -> None:

@@ -33,6 +33,8 @@ MAX_EXPECTED = 500
 MAX_ASKING = 4  # packages at one time
 WITHIN = 5.0  # seconds for one request and its answer
 
+Tls = Callable[[], ssl.SSLContext]
+
 _CONTENT_RANGE = re.compile(r"bytes\s+\d{1,18}-\d{1,18}/(\d{1,18})", re.ASCII | re.IGNORECASE)
 _REFUSES_HEAD = frozenset({405, 501})
 
@@ -69,7 +71,7 @@ class UpstreamFiles:
     def __init__(
         self,
         allow: Callable[[str, int], bool],
-        tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        tls: Tls = ssl.create_default_context,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._allow = allow
@@ -173,10 +175,7 @@ class UpstreamFiles:
 
     async def _ask(self, origin: Origin, method: str, target: str) -> ResponseHead:
         """The head of an answer; its body, if there is one, is not read."""
-        context = self._tls() if origin.scheme == "https" else None
-        reader, writer = await asyncio.open_connection(
-            origin.host, origin.port, ssl=context, server_hostname=origin.host if context else None, limit=MAX_HEAD
-        )
+        reader, writer = await connected(origin, self._tls)
         try:
             lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}", "User-Agent: upshim", "Accept: */*"]
             lines += ["Range: bytes=0-0"] * (method == "GET")
@@ -189,6 +188,14 @@ class UpstreamFiles:
             writer.transport.abort()
             with suppress(OSError):
                 await writer.wait_closed()
+
+
+async def connected(origin: Origin, tls: Tls) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a server. Raises `OSError`, also where TLS fails or the files it takes cannot be used."""
+    context = tls() if origin.scheme == "https" else None
+    return await asyncio.open_connection(
+        origin.host, origin.port, ssl=context, server_hostname=origin.host if context else None, limit=MAX_HEAD
+    )
 
 
 def told(error: Exception) -> str:

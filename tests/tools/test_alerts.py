@@ -103,6 +103,7 @@ CASES = (
         "10%",
         without=("job",),
     ),
+    Case("UpshimServerUnreachable", {f"upshim_server_unreachable{{{US}}}": "1x9"}, 3, {}),
     Case(
         "UpshimServerSlow",
         {
@@ -169,6 +170,7 @@ WELL = {
     f'upshim_exchanges_total{{{US}, kind="check", outcome="broken"}}': "0x2160",
     f'upshim_checks_total{{{US}, action="unread", rule="", dry_run="no"}}': "0x2160",
     f'upshim_packages{{{US}, state="not there"}}': "0x2160",
+    f"upshim_server_unreachable{{{US}}}": "0x100 1x1 0x2059",
     f'upshim_upstream_seconds_bucket{{{US}, kind="check", le="0.1"}}': "0+7x2160",
     f'upshim_upstream_seconds_bucket{{{US}, kind="check", le="+Inf"}}': "0+7x2160",
     f'upshim_handling_seconds_bucket{{{US}, message="request", le="0.001"}}': "0+7x2160",
