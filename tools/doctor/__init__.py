@@ -102,7 +102,8 @@ def examine(asked: Asked) -> Iterator[Result]:
     if listen:
         yield from system.privileges([one.port for one in listen])
     if args.mode == "transparent":
-        yield from system.routing(sixth=any(":" in one.host for one in (*upstreams, *listen)))
+        # Without --upstream whatever comes is for us; with it, what is not for the servers is none of our business.
+        yield from system.routing(sixth=any(":" in one.host for one in upstreams or listen))
         yield from redirect.table(upstreams, listen)
     if args.domain:
         yield from network.update_name(args.domain, upstreams, args.mode)

@@ -148,7 +148,7 @@ def server(upstream: Address, secure: bool, listen: list[Address], way: Way = ST
         yield Result("server", subject, PROBLEM, found_out, advice)
         return
     ended = datetime.now(UTC)
-    yield _status(subject, answer.status)
+    yield _status(subject, answer.status, way)
     date = answer.getheader("Date")
     if date is not None:
         yield clock(date, began, ended)
@@ -160,12 +160,13 @@ def _same_place(listen: Address, addresses: list[str]) -> bool:
     return listen.host in addresses
 
 
-def _status(subject: str, status: int) -> Result:
+def _status(subject: str, status: int, way: Way) -> Result:
     said = f"answers HEAD {HANDLER} with {status}"
     if status >= 500:
-        return Result(
-            "server", subject, PROBLEM, said, "The server's own log (IIS, and the Device Update audit log) tells why."
-        )
+        advice = "The server's own log (IIS, and the Device Update audit log) tells why."
+        if way.via is not None:
+            advice += f" Where it does not, {way.via} said so itself."
+        return Result("server", subject, PROBLEM, said, advice)
     if status == 407:
         advice = "upshim logs in at no proxy: let this machine pass without."
         return Result("server", subject, PROBLEM, f"{said}: the proxy wants a login", advice)

@@ -81,6 +81,13 @@ def test_a_proxy_that_refuses(said: str, told: str, capsys: pytest.CaptureFixtur
     assert found == {("server", "problem"): f"not through 127.0.0.1:{proxy.port}: {told}"}
 
 
+def test_whose_answer_it_is_may_not_be_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(lambda _: [message(b"", status="502 Bad Gateway")]) as proxy:
+        via = f"127.0.0.1:{proxy.port}"
+        main(["doctor", "--upstream", "http://dus.invalid", "--via", f"http://{via}"])
+    assert f"Where it does not, {via} said so itself." in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_proxy_that_wants_a_login_and_one_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(lambda _: [message(b"", status="407 Proxy Authentication Required")]) as proxy:
         words = ["--upstream", "http://dus.invalid", "--via", f"http://127.0.0.1:{proxy.port}"]

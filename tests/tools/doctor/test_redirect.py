@@ -167,9 +167,11 @@ def test_with_what_is_printed_phones_are_told_nothing(sixth: bool, printed: str,
 
 
 def test_what_doctor_says_of_a_router(printed: str, tmp_path: Path) -> None:
-    def doctor(*, root: bool = True) -> dict[str, tuple[str, str]]:
-        words = [sys.executable, "-m", "tools", "doctor", "--json", "--mode", "transparent", "--listen", "0.0.0.0:8080"]
-        for one in UPSTREAMS:
+    def doctor(*upstreams: str, root: bool = True) -> dict[str, tuple[str, str]]:
+        words = [sys.executable, "-m", "tools", "doctor", "--json", "--mode", "transparent"]
+        for listen in ("0.0.0.0:8080", "[::]:8080"):
+            words += ["--listen", listen]
+        for one in upstreams:
             words += ["--upstream", one]
         if not root:
             words = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", *words]
@@ -184,20 +186,22 @@ def test_what_doctor_says_of_a_router(printed: str, tmp_path: Path) -> None:
         }
 
     with network() as net:
-        found = doctor()
+        found = doctor(*UPSTREAMS)
         assert found["ip_forward"] == (PROBLEM, "is 0: without it this machine is no router")
         assert found["ipv6 forwarding"] == (PROBLEM, "is 0: without it this machine is no router for IPv6")
         told = "is 1 for all, default, phone, server: phones would be told the shorter way, past upshim"
         assert found["send_redirects"] == (WARN, told)
         assert found["nftables"] == (WARN, "is not loaded: phones go straight to the server")
+        assert "ipv6 forwarding" not in doctor(UPSTREAMS[0])
+        assert doctor()["ipv6 forwarding"][0] == PROBLEM
         net.become_router(printed)
         with net.inside("router"):
             listener = socket.create_server((HERE, 8080))
         with listener:
-            found = doctor()
+            found = doctor(*UPSTREAMS)
         assert {status for status, _ in found.values()} == {OK}
         assert found["nftables"] == (OK, f"redirects {FIRST}:80, [{SIXTH}]:80")
         refused = "redirects to port 8080, where nobody listens: phones are refused"
-        assert doctor()["nftables"] == (PROBLEM, refused)
-        unknown = doctor(root=False)["nftables"]
+        assert doctor(*UPSTREAMS)["nftables"] == (PROBLEM, refused)
+        unknown = doctor(*UPSTREAMS, root=False)["nftables"]
         assert (unknown[0], unknown[1].partition(":")[0]) == (WARN, "cannot be looked at")
