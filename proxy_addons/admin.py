@@ -13,15 +13,19 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 MAX_HEAD = 8192  # bytes
 MAX_CONNECTIONS = 16
 WITHIN = 5.0  # seconds for a request to come and its answer to be taken
+
+_TOKEN = re.compile(rb"[!-~]{1,4096}")  # of what a header can hold, and HTTP clients put there unchanged
 
 COMMAND = "x-upshim-command"  # any value
 WHY = "x-upshim-why"  # who commands it and why, percent-encoded UTF-8; may be left out
@@ -175,6 +179,19 @@ def response(status: int, kind: str, body: bytes, *headers: str) -> bytes:
         *headers,
     )
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def read_token(file: Path) -> str:
+    """What a token file holds. Raises `ValueError` with one line that names the file, and never tells what is in it."""
+    try:
+        token = file.expanduser().read_bytes().strip()
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}") from error
+    if not token:
+        raise ValueError(f"{file}: expected a token, found nothing")
+    if not _TOKEN.fullmatch(token):
+        raise ValueError(f"{file}: expected a token, one word of ASCII, found something else")
+    return token.decode()
 
 
 def is_loopback(host: str) -> bool:

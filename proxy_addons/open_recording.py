@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from proxy_addons.ledger import Ledger
 
 logger = logging.getLogger("upshim")
+
+MOST_DAYS = 36_500  # the calendar has an end
 
 
 def open_recording(
@@ -50,6 +53,8 @@ def open_recording(
         return recording, Ledger(recording, recording.store)
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (mode := stat.S_IMODE(where.stat().st_mode)) & 0o077:
+            logger.warning("upshim: %s was there before, and others may look into it (%o): chmod 700", where, mode)
         lock = FolderLock(where)
     except OSError as error:
         raise StoreError(where, f"cannot record here: {error.strerror or error}") from error
@@ -80,4 +85,8 @@ def recording_settings() -> tuple[Keep, Stored]:
         raise exceptions.OptionsError(f"upshim_store: expected {', '.join(STORED)}, found {options.upshim_store!r}")
     if min(options.upshim_keep_days, options.upshim_keep_bytes) < 0:
         raise exceptions.OptionsError("upshim_keep_days, upshim_keep_bytes: expected 0 or more")
+    if options.upshim_keep_days > MOST_DAYS:
+        raise exceptions.OptionsError(
+            f"upshim_keep_days: expected {MOST_DAYS} at most, found {options.upshim_keep_days}"
+        )
     return Keep(options.upshim_keep_days or None, options.upshim_keep_bytes or None), options.upshim_store

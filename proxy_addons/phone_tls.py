@@ -65,6 +65,7 @@ class PhoneTls(next_layer.NextLayer):
         self._context: SSL.Context | None = None
         self._verdicts: Verdicts | None = None
         self._expired = False
+        self.refused = False  # the file as it is now
         if file is not None:
             self._take(load_identity(file))
 
@@ -104,7 +105,9 @@ class PhoneTls(next_layer.NextLayer):
         self._stamp = stamp(self._file)
         try:
             self._take(load_identity(self._file))
+            self.refused = False
         except IdentityError as error:
+            self.refused = True
             # After start-up an error in the log ends nothing.
             logger.error(  # noqa: TRY400 - a mistake in a file, not in us
                 "upshim: the old certificate stays in force: %s", error, extra=event("certificate", refused=str(error))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from proxy_addons.admin import read_token
 from proxy_addons.kill_switch import make, remove, why_file
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 
@@ -77,15 +78,13 @@ def ask(admin: str, token: Path | None, method: str, path: str, why: str = "") -
     try:
         url = urlsplit(admin if "//" in admin else f"//{admin}")
         host, port = url.hostname, url.port
-        headers = {"X-Upshim-Command": "1", "X-Upshim-Why": quote(why)}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token.read_text('utf-8').strip()}"
     except ValueError:
         host = port = None
-    except OSError as error:
-        raise UnusableInput(f"{token}: {error.strerror}") from error
     if not host or not port:
         raise UnusableInput(f"--admin: expected HOST:PORT, found {admin!r}")
+    headers = {"X-Upshim-Command": "1", "X-Upshim-Why": quote(why)}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token_of(token)}"
     try:
         with closing(http.client.HTTPConnection(host, port, timeout=WITHIN)) as connection:
             connection.request(method, path, headers=headers)
@@ -100,3 +99,11 @@ def ask(admin: str, token: Path | None, method: str, path: str, why: str = "") -
     if not isinstance(found, dict):
         raise UnusableInput(f"{admin}: no answer of an upshim admin listener: {str(found)[:40]}")
     return found
+
+
+def token_of(file: Path) -> str:
+    """The token that an admin listener asks for. Raises `UnusableInput`."""
+    try:
+        return read_token(file)
+    except ValueError as error:
+        raise UnusableInput(str(error)) from error

@@ -137,9 +137,7 @@ def router(place: Place, table: Path) -> Iterator[Proxy]:
     with ExitStack() as stack:
         with place.net.inside("router"):
             proxy = stack.enter_context(running("upshim", UPSTREAMS[0], place.folder / "s", **options))
-        nft = require_tool("nft")
-        for _ in range(2):  # it may be loaded again
-            place.net.run("router", nft, "-f", str(table))
+        place.net.become_router(table.read_text())
         yield proxy
 
 

@@ -311,10 +311,13 @@ def test_a_new_certificate_without_a_restart(server: Server, tmp_path: Path) -> 
     file = identity_file(tmp_path / "phones.pem")
     context = client(ssl.TLSVersion.TLSv1_2)
     with (
-        running("upshim", server.url, tmp_path / "s", certs=file) as place,
+        running("upshim", server.url, tmp_path / "s", certs=file, admin="127.0.0.1:0") as place,
         socket.create_connection(("127.0.0.1", place.port), 20) as plain,
         context.wrap_socket(plain) as before,
     ):
+
+        def accepted() -> float:
+            return samples(get(admin_port(place), "/metrics")[1])["upshim_certificate_reload_successful", ()]
 
         def names() -> str:
             return shown(place.port, context).subject.rfc4514_string()
@@ -322,9 +325,11 @@ def test_a_new_certificate_without_a_restart(server: Server, tmp_path: Path) -> 
         assert "CN=Pool" in names()
         identity_file(tmp_path / "new.pem", replace(LEAF, name="Next")).rename(file)
         until(lambda: "CN=Next" in names())
+        assert accepted() == 1
         file.write_text("nonsense")
         place.process.send_signal(signal.SIGHUP)
         until(lambda: b"the old certificate stays in force" in place.log)
+        assert accepted() == 0
         assert "CN=Next" in names()
         file.unlink()
         until(lambda: b"No such file" in place.log)
@@ -332,6 +337,7 @@ def test_a_new_certificate_without_a_restart(server: Server, tmp_path: Path) -> 
         identity_file(file, replace(LEAF, name="Third"))
         place.process.send_signal(signal.SIGHUP)
         until(lambda: "CN=Third" in names())
+        assert accepted() == 1
         before.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")  # who was connected still is
         assert before.recv(12) == b"HTTP/1.1 200"
 
@@ -388,6 +394,14 @@ def test_what_will_not_work_for_phones(tmp_path: Path) -> None:
     assert [one.partition(" is ")[2] for one in modern.concerns(NOW)] == [
         "signed with sha256: old phones know no SHA-2"
     ]
+    alone = replace(LEAF, issuer=LEAF.name, hash=hashes.SHA256())
+    (tmp_path / "alone.pem").write_text(key_pem(alone) + pem(alone))
+    assert [one.partition(" is ")[2] for one in load_identity(tmp_path / "alone.pem").concerns(NOW)] == [
+        "signed with sha256: old phones know no SHA-2"
+    ]
+    old = replace(ROOT, hash=hashes.SHA256())
+    (tmp_path / "old.pem").write_text(key_pem(LEAF) + pem(LEAF) + pem(old))
+    assert load_identity(tmp_path / "old.pem").concerns(NOW) == []  # nobody checks how a root is signed
     (tmp_path / "c.pem").write_text(pem(replace(ROOT, name="Other", issuer="Other")) + pem(LEAF) + key_pem(LEAF))
     assert "is not issued by the certificate after it" in load_identity(tmp_path / "c.pem").concerns(NOW)[0]
     soon = load_identity(identity_file(tmp_path / "d.pem", replace(LEAF, not_after=NOW + YEAR / 30)))
