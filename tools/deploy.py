@@ -41,6 +41,10 @@ KINDS = {
 WATCHING = ("alerts", "grafana")  # they depend on nothing
 HEALTH = "/__upshim/health"
 HOMES = ("/home", "/root", "/run/user")
+WAY = """
+listen to_{name}
+    bind {way}
+    server {name} {shim} check"""
 _HOST = re.compile(r"[\w.:%*-]+")
 _FILE = re.compile(r"[\w./~+@,-]+")
 _PATH = re.compile(r"/[\w./~-]*")
@@ -146,7 +150,9 @@ def render(
         places["server"] = f"{server}{verified}"
         places["tls_note"] = "" if certs is None else (TEMPLATES / "haproxy-tls.txt").read_text("utf-8")
         places["binds"] = "\n".join(f"    bind {one}{ending_tls(certs, one)}" for one in listen)
-        places["shims"] = "\n".join(f"    server shim{number} {one} check" for number, one in enumerate(shims, 1))
+        numbered = [(f"shim{number}", f"abns@upshim{number}-{one.port}", one) for number, one in enumerate(shims, 1)]
+        places["shims"] = "\n".join(f"    server {name} {way} track to_{name}/{name}" for name, way, _ in numbered)
+        places["ways"] = "\n".join(WAY.format(name=name, way=way, shim=one) for name, way, one in numbered)
     elif kind == "nginx":
         places["listens"] = "\n".join(f"        listen {one};" for one in listen)
         places["shims"] = "\n".join(f"        server {one} max_fails=1 fail_timeout=5s;" for one in shims)

@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import os
 import random
+import re
+import select
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ EXT = "/RequestHandlerExt/ucdevice.upx"
 FIRMWARE = bytes(range(256)) * 1024
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 WORKERS = 4
+HASTE = 40
 
 
 def update_server(request: Received) -> Iterator[bytes]:
@@ -77,17 +80,16 @@ def front(kind: str, upstream: str, shims: list[int], folder: Path) -> Iterator[
 
 @contextlib.contextmanager
 def front_process(
-    kind: str, upstream: str, shims: list[int], folder: Path, change: tuple[str, str] = ("", "")
+    kind: str, upstream: str, shims: list[int], folder: Path, change: Callable[[str], str] = str
 ) -> Iterator[Front]:
-    """The same, with its process and configuration, of which `change` replaces a part."""
+    """The same, with its process; `change` makes of the configuration what is run."""
     program = require_tool(kind)
     port = free_port()
     text = render(kind, upstream, [Address("127.0.0.1", shim) for shim in shims], [Address("127.0.0.1", port)])
     if kind == "haproxy":
         text = for_this_user(text)
-    assert change[0] in text
     file = folder / KINDS[kind]
-    file.write_text(text.replace(*change) if change[0] else text)
+    file.write_text(change(text))
     words = [program, "-W", "-db", "-f", str(file)]  # a master, as the distributions' units start it
     if kind == "nginx":
         user = "" if os.geteuid() else " user root;"
@@ -95,6 +97,23 @@ def front_process(
         words += ["-g", f"daemon off; pid {folder}/pid;{user}"]
     with listening(words, port, folder / "front.log") as process:
         yield Front(port, file, process)
+
+
+def replacing(old: str, new: str) -> Callable[[str], str]:
+    """A configuration with another word in one place."""
+
+    def change(text: str) -> str:
+        assert text.count(old) == 1
+        return text.replace(old, new)
+
+    return change
+
+
+def in_haste(text: str) -> str:
+    """A configuration that waits as for HASTE seconds when one is over: for servers and phones, not for health."""
+    changed, count = re.subn(r"\b(\d{2,3})s\b", lambda found: f"{int(found[1]) * 1000 // HASTE}ms", text)
+    assert count
+    return changed
 
 
 @contextlib.contextmanager
@@ -119,13 +138,25 @@ def listening(words: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
 
 @contextlib.contextmanager
 def pool(server: Server, count: int, folder: Path) -> Iterator[list[Proxy]]:
+    """Shims with rules, each with a recording of its own."""
     rules = folder / "rules.toml"
     rules.write_text(REPORT_ZERO)
     with ExitStack() as stack:
         yield [
-            stack.enter_context(running("upshim", server.url, folder / f"s{number}", rules=rules))
+            stack.enter_context(
+                running("upshim", server.url, folder / f"s{number}", rules=rules, record=folder / f"rec{number}")
+            )
             for number in range(count)
         ]
+
+
+def recorded(folder: Path) -> int:
+    """How many whole exchanges the recordings of a pool hold together."""
+    total = 0
+    for recording in folder.glob("rec?"):
+        with closing(Store.open(recording)) as store:
+            total += sum(exchange.complete for exchange in store.exchanges())
+    return total
 
 
 def phone(port: int, source: str = "127.0.0.1") -> closing[http.client.HTTPConnection]:
@@ -161,9 +192,9 @@ def test_checks_through_a_shim_and_firmware_past_it(kind: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "change"), [("haproxy", ("", "")), ("haproxy", ("maxpipes 100", "maxpipes 2")), ("nginx", ("", ""))]
+    ("kind", "change"), [("haproxy", str), ("haproxy", replacing("maxpipes 100", "maxpipes 2")), ("nginx", str)]
 )
-def test_firmware_arrives_whole_however_many_fetch_it(kind: str, change: tuple[str, str], tmp_path: Path) -> None:
+def test_firmware_arrives_whole_however_many_fetch_it(kind: str, change: Callable[[str], str], tmp_path: Path) -> None:
     image = random.Random(1).randbytes(5_000_000)
 
     def files(request: Received) -> Iterator[bytes]:
@@ -200,6 +231,8 @@ def test_all_shims_killed_under_load(kind: str, tmp_path: Path) -> None:
                 shim.process.send_signal(signal.SIGKILL)
             load.wait_for_more()
         assert sum(load.failed) <= WORKERS  # those in flight
+        through_shims = sum(b'Version="0.0.0.0"' in request.body for request in server.received)
+        assert through_shims - WORKERS <= recorded(tmp_path) <= through_shims
         assert b'Version="0.0.0.0"' not in server.received[-1].body
         assert [check(port) for _ in range(20)] == [answer_body()] * 20
 
@@ -210,6 +243,19 @@ class Load:
     def __init__(self) -> None:
         self.ending = threading.Event()
         self.answered, self.failed = [0] * WORKERS, [0] * WORKERS
+        self._threads: list[threading.Thread] = []
+
+    def begin(self, port: int) -> None:
+        """Start the workers."""
+        self._threads += [threading.Thread(target=self.work, args=(number, port)) for number in range(WORKERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """End them."""
+        self.ending.set()
+        for thread in self._threads:
+            thread.join(30)
 
     def work(self, worker: int, port: int) -> None:
         """Check until told to end."""
@@ -226,32 +272,27 @@ class Load:
         wait_for(lambda: all(now >= then + count for now, then in zip(self.answered, before, strict=True)))
 
 
-def check_in_pieces(port: int) -> bytes:
-    """The body some time after the head, as a slow line brings it."""
+def check_in_pieces(connection: http.client.HTTPConnection, pause: float) -> bytes:
+    """The body that many seconds after the head, as a slow line brings it."""
     body = check_body()
-    with phone(port) as connection:
-        connection.putrequest("POST", CHECK_TARGET)
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders()
-        time.sleep(0.3)
-        connection.send(body)
-        response = connection.getresponse()
-        assert response.status == 200
-        return response.read()
+    connection.putrequest("POST", CHECK_TARGET)
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders()
+    time.sleep(pause)
+    connection.send(body)
+    response = connection.getresponse()
+    assert response.status == 200
+    return response.read()
 
 
 @contextlib.contextmanager
 def under_load(port: int) -> Iterator[Load]:
     load = Load()
-    threads = [threading.Thread(target=load.work, args=(number, port)) for number in range(WORKERS)]
-    for thread in threads:
-        thread.start()
+    load.begin(port)
     try:
         yield load
     finally:
-        load.ending.set()
-        for thread in threads:
-            thread.join(30)
+        load.end()
 
 
 SOURCES = [f"127.0.0.{number}" for number in range(1, 9)]
@@ -274,25 +315,111 @@ def test_a_shim_that_hangs_is_found_by_its_health_check(tmp_path: Path) -> None:
         wait_for(lambda: b"shim1 is UP" in (tmp_path / "front.log").read_bytes())
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_phone_whose_shim_hangs_is_answered_all_the_same(kind: str, count: int, tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        pool(server, count, tmp_path) as shims,
+        front(kind, server.url, [shim.port for shim in shims], tmp_path) as port,
+    ):
+        for shim in shims:
+            shim.process.send_signal(signal.SIGSTOP)
+        try:
+            with phone(port) as connection:
+                assert check_in_pieces(connection, 0.3) == answer_body()
+            assert b'Version="0.0.0.0"' not in server.received[-1].body
+        finally:
+            for shim in shims:
+                shim.process.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.parametrize(
-    ("kind", "change"),
-    [
-        ("haproxy", ("timeout server 20s", "timeout server 7s")),
-        ("nginx", ("proxy_read_timeout 10s", "proxy_read_timeout 1s")),
-    ],
+    ("kind", "change", "told"),
+    [("haproxy", str, signal.SIGSTOP), ("haproxy", str, signal.SIGTERM), ("nginx", in_haste, signal.SIGSTOP)],
 )
-def test_a_phone_whose_shim_hangs_is_answered_all_the_same(kind: str, change: tuple[str, str], tmp_path: Path) -> None:
+def test_shims_that_fail_while_one_has_a_check(
+    kind: str, change: Callable[[str], str], told: signal.Signals, tmp_path: Path
+) -> None:
+    """HAProxy takes the check back as soon as it knows; nginx when no server would take as long."""
+    arrived, over = threading.Event(), threading.Event()
+
+    def slow_at_first(_: Received) -> Iterator[bytes]:
+        if not arrived.is_set():
+            arrived.set()
+            over.wait(20)
+        yield message(answer_body())
+
+    with (
+        serving(slow_at_first) as server,
+        pool(server, 2, tmp_path) as shims,
+        front_process(kind, server.url, [shim.port for shim in shims], tmp_path, change) as started,
+        ThreadPoolExecutor(1) as phones,
+    ):
+        answer = phones.submit(check, started.port)
+        assert arrived.wait(20)
+        for shim in shims:
+            shim.process.send_signal(told)
+        try:
+            assert answer.result(12) == answer_body()
+            assert len(server.received) == 2
+        finally:
+            over.set()
+            for shim in shims:
+                shim.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_server_that_takes_its_time_is_asked_once(kind: str, tmp_path: Path) -> None:
+    """As ASP.NET lets it: 110 s. The phone hears what it says, not what the front thinks of it."""
+
+    def slow(request: Received) -> Iterator[bytes]:
+        time.sleep(110 / HASTE)
+        yield from update_server(request)
+
+    with (
+        serving(slow) as server,
+        pool(server, 2, tmp_path) as shims,
+        front_process(kind, server.url, [shim.port for shim in shims], tmp_path, in_haste) as started,
+    ):
+        assert check(started.port) == answer_body()
+        with phone(started.port) as connection:
+            connection.request("GET", "/DeviceUpdateFiles_Int/CPE.nbt")
+            assert connection.getresponse().read() == FIRMWARE
+        assert [request.method for request in server.received] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_phone_that_takes_its_time_is_waited_for(kind: str, tmp_path: Path) -> None:
+    """For a request and for the next one, as IIS does for 120 s."""
     with (
         serving(update_server) as server,
         pool(server, 1, tmp_path) as (shim,),
-        front_process(kind, server.url, [shim.port], tmp_path, change) as started,
+        front_process(kind, server.url, [shim.port], tmp_path, in_haste) as started,
+        phone(started.port) as kept,
     ):
-        shim.process.send_signal(signal.SIGSTOP)
-        try:
-            assert check_in_pieces(started.port) == answer_body()
-            assert b'Version="0.0.0.0"' not in server.received[-1].body
-        finally:
-            shim.process.send_signal(signal.SIGCONT)
+        assert check_in_pieces(kept, 100 / HASTE) == answer_body()
+        local = kept.sock.getsockname()
+        time.sleep(130 / HASTE)
+        assert check_in_pieces(kept, 0) == answer_body()
+        assert kept.sock.getsockname() == local
+
+
+def test_one_address_has_half_of_the_connections(tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        front_process("haproxy", server.url, [free_port()], tmp_path, replacing("gt 2048", "gt 3")) as started,
+        ExitStack() as held,
+    ):
+        slow = [held.enter_context(closing(socket.create_connection(("127.0.0.1", started.port)))) for _ in range(4)]
+        ((closed,), _, _) = select.select(slow, [], [], 20)
+        with contextlib.suppress(ConnectionResetError):
+            assert closed.recv(1) == b""
+        assert check(started.port, "127.0.0.2") == answer_body()
+        for one in slow:
+            if one is not closed:
+                one.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                assert one.recv(12) == b"HTTP/1.1 200"
 
 
 def shim_of_each(sources: list[str], port: int, logs: list[Path]) -> dict[str, int]:
@@ -345,11 +472,13 @@ def test_a_reload_under_load_costs_nobody_an_answer(tmp_path: Path) -> None:
     ):
         load.wait_for_more()
         text = haproxy.file.read_text()
-        for timeout in ("19s", "18s"):
-            haproxy.file.write_text(text.replace("timeout server 20s", f"timeout server {timeout}"))
+        for timeout in ("119s", "118s"):
+            haproxy.file.write_text(replacing("timeout server 120s", f"timeout server {timeout}")(text))
             haproxy.process.send_signal(signal.SIGUSR2)
             load.wait_for_more()
+        load.end()
         assert sum(load.failed) == 0
+        assert recorded(tmp_path) == sum(load.answered)
 
 
 @pytest.mark.parametrize("kind", FRONTS)
