@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from captures.database_url import place_of
+from proxy_addons.upstream_url import parse_upstream
 from tools.errors import EXIT_OK, UnusableInput
 from tools.options import above_zero
 
@@ -210,8 +211,6 @@ def readable(option: str, file: Path | None) -> Path | None:
 
 def proxy_beyond(text: str, mode: str, upstreams: list[str]) -> tuple[Literal["http", "https"], str, int]:
     """The proxy through which the server is reached. Raises `UnusableInput`."""
-    from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415
-
     if mode == "regular" or not upstreams:
         raise UnusableInput("--via needs --upstream, and --mode reverse or transparent")
     scheme = text.partition("://")[0]
@@ -244,8 +243,6 @@ def comes_back(server: str, listened: str) -> bool:
 
 def place_of_server(upstream: str) -> str:
     """Its host and port. Raises `UnusableInput`."""
-    from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415
-
     if not upstream.startswith(("http://", "https://")):
         raise UnusableInput(f"--upstream: expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
     try:

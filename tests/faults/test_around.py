@@ -52,6 +52,7 @@ def test_a_connection_that_a_phone_keeps_outlives_a_reload_of_haproxy(tmp_path: 
         kept.request("POST", CHECK_TARGET, check_body())
         assert kept.sock.getsockname() == local
         assert kept.getresponse().read() == answer_body()
+        assert [one.complete for one in recorded(tmp_path / "rec0")] == [True, True]
 
 
 def test_a_shim_that_cannot_reach_the_server_is_gone_around(tmp_path: Path) -> None:

@@ -10,21 +10,25 @@ import re
 import select
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
-from tests.conftest import require_tool
+from tests.conftest import cannot_run, require_tool
 from tests.ntlm import PASSWORD, USER, NtlmServer, accounts
+from tests.phone_certificates import ROOT, pem, server_context
 from tests.proxies import Proxy, running
 from tests.proxy_addons.test_ntlm import curl, sent
 from tests.servers import Received, Server, chunked, message, serving
@@ -80,12 +84,19 @@ def front(kind: str, upstream: str, shims: list[int], folder: Path) -> Iterator[
 
 @contextlib.contextmanager
 def front_process(
-    kind: str, upstream: str, shims: list[int], folder: Path, change: Callable[[str], str] = str
+    kind: str,
+    upstream: str,
+    shims: list[int],
+    folder: Path,
+    change: Callable[[str], str] = str,
+    server_ca: Path | None = None,
+    server_oldest: str = "1.2",
 ) -> Iterator[Front]:
     """The same, with its process; `change` makes of the configuration what is run."""
     program = require_tool(kind)
     port = free_port()
-    text = render(kind, upstream, [Address("127.0.0.1", shim) for shim in shims], [Address("127.0.0.1", port)])
+    places = [Address("127.0.0.1", shim) for shim in shims], [Address("127.0.0.1", port)]
+    text = render(kind, upstream, *places, server_ca=server_ca, server_oldest=server_oldest)
     if kind == "haproxy":
         text = for_this_user(text)
     file = folder / KINDS[kind]
@@ -558,7 +569,7 @@ def test_the_unit_is_what_systemd_expects(mode: str, tmp_path: Path) -> None:
     unit.write_text(text)
     ended = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False)
     if "Failed to" in ended.stderr and "upshim.service" not in ended.stderr:
-        pytest.skip(f"systemd-analyze does not run here: {ended.stderr.splitlines()[0]}")
+        cannot_run(f"systemd-analyze does not run here: {ended.stderr.splitlines()[0]}")
     assert [line for line in ended.stderr.splitlines() if "upshim.service" in line] == []
     # At most 2.5 of 10 on systemd's scale of what a service could do to its machine.
     words = [program, "security", "--offline=true", "--threshold=25", str(unit)]
@@ -572,18 +583,18 @@ def test_the_redirect(tmp_path: Path) -> None:
     assert "        ip6 daddr fd00::5 tcp dport 443 redirect to :8080\n" in text
     program = require_tool("nft")
     if os.geteuid():
-        pytest.skip("nft checks a file as root only")
+        cannot_run("nft checks a file as root only")
     file = tmp_path / "upshim.nft"
     file.write_text(text)
     ended = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, timeout=60, check=False)
     if "Operation not permitted" in ended.stderr:
-        pytest.skip("no right to ask the kernel about nftables")
+        cannot_run("no right to ask the kernel about nftables")
     assert ended.returncode == 0, ended.stderr
 
 
 def test_tls_to_the_server_is_verified() -> None:
     text = render("haproxy", "https://dus.example", [Address("fd00::1", 1)], [Address("*", 80)])
-    assert "server direct dus.example:443 ssl verify required ca-file @system-ca sni str(dus.example) backup" in text
+    assert "server direct dus.example:443 ssl verify required ca-file @system-ca sni str(dus.example) " in text
     assert "server shim1 [fd00::1]:1 check" in text
 
 
@@ -594,6 +605,10 @@ def test_tls_to_the_server_is_verified() -> None:
         (["nginx", "--upstream", "http://10.0.0.5", "--certs", "x.pem"], "nginx: its configuration is for HTTP"),
         (["nginx", "--upstream", "http://10.0.0.5", "--listen", "*:443"], "port 443 is for TLS"),
         (["haproxy", "--upstream", "https://pool.contoso.com", "--listen", "*:443"], "haproxy needs --certs"),
+        (["haproxy", "--upstream", "https://10.0.0.5"], "expected that in the server's certificate, found 10.0.0.5"),
+        (["haproxy", "--upstream", "http://10.0.0.5", "--server-ca", "x.pem"], "need --upstream https"),
+        (["lighttpd", "--upstream", "https://a", "--server-tls-oldest", "1.0"], "lighttpd takes no --server-ca"),
+        (["haproxy", "--upstream", "http://10.0.0.5", "--shim", "shim:80"], "--shim: expected an IP address"),
     ],
 )
 def test_what_would_lack_its_tls_is_refused(
@@ -603,6 +618,139 @@ def test_what_would_lack_its_tls_is_refused(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert complaint in err
+
+
+def status_of(method: str, target: str, port: int) -> int:
+    with phone(port) as connection:
+        connection.request(method, target, check_body() if method == "POST" else None)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+
+def test_a_server_of_the_phones_age_with_a_private_ca(tmp_path: Path) -> None:
+    context = server_context(tmp_path / "server.pem")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+    private, another = tmp_path / "private.pem", tmp_path / "another.pem"
+    private.write_text(pem(ROOT))
+    another.write_text(pem(replace(ROOT, name="Another CA", issuer="Another CA")))
+    with serving(update_server, context) as server:
+        for name, ca, oldest, status in (
+            ("localhost", private, "1.0", 200),
+            ("localhost", private, "1.2", 503),
+            ("localhost", another, "1.0", 503),
+            ("other.example", private, "1.0", 503),  # not in the certificate
+        ):
+
+            def here(text: str, name: str = name) -> str:
+                return text.replace(f" {name}:{server.port}", f" 127.0.0.1:{server.port}")
+
+            url = f"https://{name}:{server.port}"
+            with front_process("haproxy", url, [free_port()], tmp_path, here, ca, oldest) as started:
+                told = [status_of("POST", CHECK_TARGET, started.port), status_of("GET", "/a.nbt", started.port)]
+                assert told == [status] * 2
+
+
+class NameServer:
+    """Knows at most one name, as the host of 127.0.0.1, or is away; `answered` counts how often it said so."""
+
+    def __init__(self) -> None:
+        self.known: bytes | None = None
+        self.away = True
+        self.answered = 0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                asked, client = self._socket.recvfrom(4096)
+                if self.away:
+                    continue
+                end = asked.index(b"\0", 12) + 5
+                question = asked[12:end]
+                known = self.known is not None and self.known in question
+                found = known and question.endswith(b"\0\1\0\1")  # an IPv4 address
+                counts = struct.pack("!4H", 1, found, 0, 0)
+                record = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\x7f\0\0\1" * found
+                head = asked[:2] + (b"\x81\x80" if known else b"\x81\x83") + counts
+                self._socket.sendto(head + question + record, client)
+                self.answered += found
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._socket.close()
+
+
+def test_haproxy_starts_without_dns_and_finds_the_server_later(tmp_path: Path) -> None:
+    with serving(update_server) as server, closing(NameServer()) as names:
+        by_us = replacing("    parse-resolv-conf\n", f"    nameserver ours 127.0.0.1:{names.port}\n")
+        with front_process("haproxy", f"http://a.invalid:{server.port}", [free_port()], tmp_path, by_us) as started:
+            assert status_of("GET", "/a.nbt", started.port) == 503
+            names.known, names.away = b"\1a\7invalid", False
+            wait_for(lambda: status_of("GET", "/a.nbt", started.port) == 200)
+            assert check(started.port) == answer_body()
+
+
+def test_a_name_that_dns_no_longer_knows_stays_what_it_was_at_the_start(tmp_path: Path) -> None:
+    with serving(update_server) as server, closing(NameServer()) as names:
+
+        def by_us(text: str) -> str:
+            text = replacing("    parse-resolv-conf\n", f"    nameserver ours 127.0.0.1:{names.port}\n")(text)
+            return replacing("hold nx 1d", "hold nx 1s")(text)
+
+        names.known, names.away = b"\x09localhost", False
+        with front_process("haproxy", f"http://localhost:{server.port}", [free_port()], tmp_path, by_us) as started:
+            wait_for(lambda: names.answered)
+            names.known = None
+            wait_for(lambda: b"server/direct is going DOWN" in (tmp_path / "front.log").read_bytes())
+            assert status_of("GET", "/a.nbt", started.port) == 200
+            wait_for(lambda: b"shims/direct is going DOWN" in (tmp_path / "front.log").read_bytes())
+            assert check(started.port) == answer_body()
+
+
+def test_a_configuration_that_is_checked_without_dns(tmp_path: Path) -> None:
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(render("haproxy", "http://known.invalid", [Address("127.0.0.1", 1)], [Address("*", 80)]))
+    words = [require_tool("haproxy"), "-c", "-f", str(file)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_nginx_says_what_it_does_with_a_name() -> None:
+    places = [Address("127.0.0.1", 1)], [Address("*", 80)]
+    note = "does not start without an answer"
+    assert note in render("nginx", "http://pool.contoso.com", *places)
+    assert note not in render("nginx", "http://10.0.0.5", *places)
+
+
+@pytest.mark.parametrize(
+    ("words", "ports"),
+    [
+        (["haproxy"], ["bind *:80"]),
+        (["haproxy", "--certs", "x.pem"], ["bind *:80", "bind *:443 ssl crt "]),
+        (["lighttpd", "--certs", "x.pem"], ["server.port = 443"]),
+        (["systemd", "--certs", "x.pem"], ["--listen 0.0.0.0:80 --listen 0.0.0.0:443 "]),
+        (["socket", "--certs", "x.pem"], ["ListenStream=0.0.0.0:80", "ListenStream=0.0.0.0:443"]),
+        (["nginx"], ["listen *:80;"]),
+    ],
+)
+def test_the_usual_ports(words: list[str], ports: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", *words, "--upstream", "http://10.0.0.5"]) == 0
+    out = capsys.readouterr().out
+    assert [port for port in ports if port not in out] == []
+    assert ("443" in out) is ("--certs" in words)
+
+
+def test_what_a_unit_is_told_of_health_and_server(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--server-ca", "/etc/ca.pem", "--server-tls-oldest", "1.0", "--health", "/up"]
+    assert main(["deploy", "systemd", "--upstream", "https://10.0.0.5", *words]) == 0
+    out = capsys.readouterr().out
+    assert " --server-ca /etc/ca.pem --server-tls-oldest 1.0 --health /up --admin" in out
 
 
 def test_a_program_that_the_unit_cannot_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -620,14 +768,17 @@ def test_a_program_that_the_unit_cannot_see(tmp_path: Path, capsys: pytest.Captu
         assert err.startswith(f"upshim deploy: {hidden}: ProtectHome=yes hides it") if hidden else err == ""
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:0", "host:70000", "a b:80", "a;b:80", ":80"])
+@pytest.mark.parametrize(
+    "text", ["", "host", "host:0", "host:70000", "a b:80", "a;b:80", ":80", "*:80", "10.0.0.5%0a:80"]
+)
 def test_an_address_that_is_none(text: str) -> None:
     with pytest.raises(UnusableInput):
         address("--shim", text)
 
 
 @pytest.mark.parametrize(
-    "upstream", ["10.0.0.5", "ftp://x", "http://", "http://a b", "http://x/path", "http://x:99999"]
+    "upstream",
+    ["10.0.0.5", "ftp://x", "http://", "http://a b", "http://x/path", "http://x:99999", "http://10.0.0.5%0a"],
 )
 def test_an_upstream_that_is_none(upstream: str) -> None:
     with pytest.raises(UnusableInput):
