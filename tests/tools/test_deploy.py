@@ -381,6 +381,25 @@ def test_shims_that_fail_while_one_has_a_check(
 
 
 @pytest.mark.parametrize("kind", FRONTS)
+def test_a_shim_that_is_gone_without_a_word(kind: str, tmp_path: Path) -> None:
+    """As a machine that was switched off: phones whose connection to it is being made are answered, too."""
+    with (
+        serving(update_server) as server,
+        socket.create_server(("127.0.0.1", 0), backlog=0) as silent,
+        ExitStack() as held,
+        ThreadPoolExecutor(8) as phones,
+    ):
+        port: int = silent.getsockname()[1]
+        for _ in range(3):  # its queue is full from now on
+            one = held.enter_context(socket.socket())
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(("127.0.0.1", port))
+        with front(kind, server.url, [port], tmp_path) as front_port:
+            assert list(phones.map(check, [front_port] * 40)) == [answer_body()] * 40
+
+
+@pytest.mark.parametrize("kind", FRONTS)
 def test_a_server_that_takes_its_time_is_asked_once(kind: str, tmp_path: Path) -> None:
     """As ASP.NET lets it: 110 s. The phone hears what it says, not what the front thinks of it."""
 
