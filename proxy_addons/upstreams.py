@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from mitmproxy.proxy import mode_specs
 
-_HOST = re.compile(r"[\w.:%-]+")
+from proxy_addons.upstream_url import parse_upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +79,3 @@ def origins_of(modes: Iterable[str]) -> list[tuple[str, str, int]]:
     parsed = [mode_specs.ProxyMode.parse(text) for text in modes]
     reverse = [mode for mode in parsed if isinstance(mode, mode_specs.ReverseMode) and mode.scheme in {"http", "https"}]
     return [(mode.scheme, mode.address[0].lower(), mode.address[1]) for mode in reverse]
-
-
-def parse_upstream(text: str) -> tuple[str, int]:
-    """`host:port`, or a URL whose scheme gives the port. Raises `ValueError` with one line."""
-    if "@" in text:  # it is not shown: there is a password
-        raise ValueError("a login before the host is not supported: expected a server such as http://10.0.0.5")
-    try:
-        parts = urlsplit(text if "//" in text else f"//{text}")
-        port = parts.port or {"http": 80, "https": 443, "": 80}.get(parts.scheme)
-    except ValueError:
-        port = parts = None
-    if parts is None or not port or parts.path.strip("/") or not _HOST.fullmatch(parts.hostname or ""):
-        raise ValueError(f"expected a server such as http://10.0.0.5 or https://10.0.0.5:8443, found {text!r}")
-    return (parts.hostname or "").lower(), port

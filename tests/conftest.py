@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,11 +29,15 @@ def require_tool(name: str) -> str:
     """Path of an external program; skips the test where it is absent, fails where everything must run."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
     if path is None:
-        missing = f"{name} is not installed"
-        if os.environ.get("UPSHIM_REQUIRE_ALL"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        cannot_run(f"{name} is not installed")
     return path
+
+
+def cannot_run(why: str) -> NoReturn:
+    """Skip the test; it fails where everything must run."""
+    if os.environ.get("UPSHIM_REQUIRE_ALL"):
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 @pytest.fixture(scope="session")

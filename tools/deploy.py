@@ -25,11 +25,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from urllib.parse import urlsplit
 
 from proxy_addons.admin import is_loopback
+from proxy_addons.upstream_url import is_host, parse_upstream
 from tools import grafana
 from tools.errors import EXIT_OK, UnusableInput
+from tools.proxy import VERSIONS
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = {
@@ -44,7 +45,25 @@ WATCHING = ("alerts", "grafana")  # they depend on nothing
 HEALTH = "/__upshim/health"
 CERTS_GROUP = "upshim-certs"  # whose members may read the phones' certificate
 HOMES = ("/home", "/root", "/run/user")
-_HOST = re.compile(r"[\w.:%*-]+")
+RESOLVERS = """
+# HAProxy looks the server's name up while it runs, by DNS alone: without /etc/hosts and search domains. The address
+# that these gave when it started (at-start) is for when DNS does not know the name. It starts without either.
+resolvers names
+    parse-resolv-conf
+    accepted_payload_size 4096
+    hold nx 1d
+    hold timeout 1d
+    hold refused 1d
+    hold other 1d
+"""
+NAME_NOTE = """\
+            # nginx looks this name up when it starts, does not start without an answer, and never looks again: give it
+            # an address instead, or a line in /etc/hosts.
+"""
+WAY = """
+listen to_{name}
+    bind {way}
+    server {name} {shim} check"""
 _FILE = re.compile(r"[\w./~+@,-]+")
 _INSTANCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,15}")
 _PATH = re.compile(r"/[\w./~-]*")
@@ -90,9 +109,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listen",
         metavar="HOST:PORT",
         action="append",
-        help="where phones connect (default *:80; --mode transparent: the port of --shim)",
+        help="where phones connect (default *:80, with --certs *:443 too, lighttpd *:443 only; "
+        "--mode transparent: the port of --shim)",
     )
     parser.add_argument("--health", metavar="PATH", default=HEALTH, help=f"the shims' health check (default {HEALTH})")
+    parser.add_argument(
+        "--server-ca",
+        metavar="FILE",
+        type=Path,
+        help="haproxy, systemd: certificates the server is verified by (PEM; default: the usual roots)",
+    )
+    parser.add_argument(
+        "--server-tls-oldest",
+        choices=VERSIONS,
+        default=VERSIONS[-1],
+        help="haproxy, systemd: TLS the server may speak (default 1.2)",
+    )
     parser.add_argument(
         "--certs",
         metavar="FILE",
@@ -125,9 +157,11 @@ def run(args: argparse.Namespace) -> int:
     if not _PATH.fullmatch(args.health):
         raise UnusableInput(f"--health: expected a path such as {HEALTH}, found {args.health!r}")
     shims = [address("--shim", text) for text in args.shim or ["127.0.0.1:8080"]]
-    # Where the redirect of nftables leads to.
-    redirected = [f"{host}:{shims[0].port}" for host in ("*", "[::]")] if args.mode == "transparent" else ["*:80"]
-    listen = [address("--listen", text) for text in args.listen or redirected]
+    if args.mode == "transparent":  # where the redirect of nftables leads to
+        usual = [f"{host}:{shims[0].port}" for host in ("*", "[::]")]
+    else:
+        usual = ["*:443"] if args.kind == "lighttpd" else ["*:80", "*:443"] if args.certs is not None else ["*:80"]
+    listen = [address("--listen", text) for text in args.listen or usual]
     more = args.upstream[1:]
     files = args.program, args.certs, args.rules
     operator = operators_end(args.admin, args.admin_token, args.instance)
@@ -138,7 +172,10 @@ def run(args: argparse.Namespace) -> int:
         if args.certs is not None and in_home(args.certs):
             told = "ProtectHome=yes hides it from the unit: put it below /etc"
             print(f"upshim deploy: {args.certs}: {told}", file=sys.stderr)
-    print(render(args.kind, args.upstream[0], shims, listen, args.health, *files, args.mode, more, operator), end="")
+    tls = args.server_ca, args.server_tls_oldest
+    print(
+        render(args.kind, args.upstream[0], shims, listen, args.health, *files, args.mode, more, operator, *tls), end=""
+    )
     return EXIT_OK
 
 
@@ -154,10 +191,21 @@ def render(
     mode: str = "reverse",
     more: Sequence[str] = (),
     operator: Operator | None = None,
+    server_ca: Path | None = None,
+    server_oldest: str = VERSIONS[-1],
 ) -> str:
     """The text of a configuration; `more` are other addresses of the same server. Raises `UnusableInput`."""
     secure, server = server_of(upstream)
     check_tls(kind, secure, listen, certs)
+    if server_ca is not None or server_oldest != VERSIONS[-1]:
+        check_server_tls(kind, any(server_of(one)[0] for one in (upstream, *more)))
+    if kind == "haproxy" and secure and is_address(server.host):
+        expected = "HAProxy verifies names only: expected that in the server's certificate"
+        raise UnusableInput(f"--upstream: {expected}, found {server.host}")
+    if kind in {"haproxy", "nginx", "lighttpd"}:
+        for one in shims:
+            if not is_address(one.host):
+                raise UnusableInput(f"--shim: expected an IP address, which nobody has to look up, found {one.host!r}")
     places = {
         "url": f"{'https' if secure else 'http'}://{server}",
         "health": health,
@@ -168,12 +216,17 @@ def render(
         "name": (operator := operator or Operator()).unit,
     }
     if kind == "haproxy":
-        verified = f" ssl verify required ca-file @system-ca sni str({server.host})" if secure else ""
-        places["server"] = f"{server}{verified}"
+        tls = tls_to(server, server_ca, server_oldest) if secure else ""
+        places["servers"] = "\n".join(servers_of(server, tls))
+        places["backups"] = "\n".join(servers_of(server, tls, " backup"))
+        places["resolvers"] = "" if is_address(server.host) else RESOLVERS
         places["tls_note"] = "" if certs is None else (TEMPLATES / "haproxy-tls.txt").read_text("utf-8")
         places["binds"] = "\n".join(f"    bind {one}{ending_tls(certs, one)}" for one in listen)
-        places["shims"] = "\n".join(f"    server shim{number} {one} check" for number, one in enumerate(shims, 1))
+        numbered = [(f"shim{number}", f"abns@upshim{number}-{one.port}", one) for number, one in enumerate(shims, 1)]
+        places["shims"] = "\n".join(f"    server {name} {way} track to_{name}/{name}" for name, way, _ in numbered)
+        places["ways"] = "\n".join(WAY.format(name=name, way=way, shim=one) for name, way, one in numbered)
     elif kind == "nginx":
+        places["name_note"] = "" if is_address(server.host) else NAME_NOTE
         places["listens"] = "\n".join(f"        listen {one};" for one in listen)
         places["shims"] = "\n".join(f"        server {one} max_fails=1 fail_timeout=5s;" for one in shims)
     elif kind == "nftables":
@@ -195,6 +248,12 @@ def render(
             places["options"] += f" --certs {plain_path('--certs', certs)} --tls-oldest 1.0"
         if rules is not None:
             places["options"] += f" --rules {plain_path('--rules', rules)}"
+        if server_ca is not None:
+            places["options"] += f" --server-ca {plain_path('--server-ca', server_ca)}"
+        if server_oldest != VERSIONS[-1]:
+            places["options"] += f" --server-tls-oldest {server_oldest}"
+        if health != HEALTH:
+            places["options"] += f" --health {health}"
         places["options"] += f" --admin {operator.admin}"
         if operator.token is not None:
             places["options"] += " --admin-token %d/admin-token"
@@ -221,6 +280,39 @@ def check_tls(kind: str, secure: bool, listen: list[Address], certs: Path | None
     if kind in {"haproxy", "nginx"} and certs is None and any(one.port == 443 for one in listen):
         needed = "haproxy needs --certs there" if kind == "haproxy" else "haproxy has TLS"
         raise UnusableInput(f"--listen: port 443 is for TLS: {needed}")
+
+
+def check_server_tls(kind: str, secure: bool) -> None:
+    """Refuse options of TLS with the server where there is none. Raises `UnusableInput`."""
+    if kind not in {"haproxy", "systemd"}:
+        raise UnusableInput(f"{kind} takes no --server-ca and --server-tls-oldest; haproxy and systemd do")
+    if not secure:
+        raise UnusableInput("--server-ca and --server-tls-oldest need --upstream https://...")
+
+
+def servers_of(server: Address, tls: str, backup: str = "") -> Iterator[str]:
+    """The update server as HAProxy has it: a name is looked up again and again."""
+    if is_address(server.host):
+        yield f"    server direct {server}{tls}{backup}"
+        return
+    yield f"    server direct {server}{tls} resolvers names resolve-prefer ipv4 init-addr libc,none{backup}"
+    yield f"    server at-start {server}{tls} init-addr libc,none backup"
+
+
+def tls_to(server: Address, ca: Path | None, oldest: str) -> str:
+    """How HAProxy speaks TLS with the server. Raises `UnusableInput`."""
+    roots = "@system-ca" if ca is None else plain_path("--server-ca", ca)
+    older = "" if oldest == VERSIONS[-1] else f" ssl-min-ver TLSv{oldest} ciphers DEFAULT:@SECLEVEL=0"
+    return f" ssl verify required ca-file {roots} sni str({server.host}){older}"
+
+
+def is_address(host: str) -> bool:
+    """Whether nobody needs to look it up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def hidden_from_unit(program: Path | None) -> list[Path]:
@@ -313,21 +405,20 @@ def watching(kind: str) -> str:
 
 def server_of(upstream: str) -> tuple[bool, Address]:
     """Whether the server is spoken to by TLS, and its address. Raises `UnusableInput`."""
+    scheme = upstream.partition("://")[0].lower()
     try:
-        parts = urlsplit(upstream)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    host = parts.hostname or ""
-    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or parts.username or parts.path.strip("/"):
-        raise UnusableInput(f"--upstream: expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
-    return parts.scheme == "https", Address(host, port or (443 if parts.scheme == "https" else 80))
+        if scheme not in {"http", "https"}:
+            raise ValueError(f"expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
+        return scheme == "https", Address(*parse_upstream(upstream))
+    except ValueError as error:
+        raise UnusableInput(f"--upstream: {error}") from error
 
 
 def address(option: str, text: str) -> Address:
-    """A HOST:PORT. Raises `UnusableInput`."""
+    """A HOST:PORT; to listen on, HOST may be *. Raises `UnusableInput`."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not (_HOST.fullmatch(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    good = is_host(host) or (host, option) == ("*", "--listen")
+    if not (good and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise UnusableInput(f"{option}: expected HOST:PORT, found {text!r}")
     return Address(host, int(port))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from captures.database_url import place_of
+from proxy_addons.upstream_url import parse_upstream
 from tools.errors import EXIT_OK, UnusableInput
 from tools.options import above_zero
 
@@ -285,8 +286,6 @@ def servers(mode: str, upstreams: Sequence[str]) -> list[Url]:
 
 def place_of_server(option: str, text: str) -> Url:
     """What a URL names. Raises `UnusableInput`."""
-    from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415
-
     scheme = text.partition("://")[0]
     if scheme not in {"http", "https"} and "@" not in text:
         raise UnusableInput(f"{option}: expected http://HOST[:PORT] or https://HOST[:PORT], found {text!r}")

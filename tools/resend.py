@@ -14,7 +14,7 @@ from captures.content import decoded_body
 from captures.exchange import Exchange, Request, Response
 from captures.redaction import COOKIES, CREDENTIALS
 from proxy_addons.upstream_tls import verifying
-from proxy_addons.upstreams import parse_upstream
+from proxy_addons.upstream_url import parse_upstream
 
 TIMEOUT = 60.0
 MAX_CONNECTIONS = 64  # open at a time

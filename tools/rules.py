@@ -45,6 +45,7 @@ from proxy_addons.phone_events import situation as check_in
 from proxy_addons.policy import Decision, Situation, intended, mismatch
 from proxy_addons.rules import Rule, Rules, RulesError
 from proxy_addons.upstream_files import Origin, UpstreamFiles
+from proxy_addons.upstream_url import parse_upstream
 from tools import switch
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 from tools.options import version_of
@@ -249,8 +250,6 @@ def files_look(upstream: str | None) -> Callable[[Rule, Version], str | None] | 
     """A look at the files on an update server, which waits for the answer. Raises `UnusableInput`."""
     if upstream is None:
         return None
-    from proxy_addons.upstreams import parse_upstream  # noqa: PLC0415 - mitmproxy takes half a second
-
     try:
         host, port = parse_upstream(upstream)
     except ValueError as error:

@@ -17,7 +17,8 @@ from proxy_addons.addon import Upshim
 from proxy_addons.failures import Failures, fail_open
 from proxy_addons.rewriter import Rewriter
 from proxy_addons.streams import Hold, Tee
-from proxy_addons.upstreams import Upstreams, parse_upstream
+from proxy_addons.upstream_url import parse_upstream
+from proxy_addons.upstreams import Upstreams
 from tests.bodies import CHECK_TARGET, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
 
 
@@ -218,6 +219,14 @@ def test_a_held_body_comes_out_whole(sizes: tuple[int, ...]) -> None:
 )
 def test_upstreams(text: str, upstream: tuple[str, int]) -> None:
     assert parse_upstream(text) == upstream
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.5%0a", "10.0.0.500", "a..b", "-a", "a b", "a;b", "*", "x" * 64, "[fd00::5%25a;b]", "b\u00fccher"]
+)
+def test_a_host_that_is_none(host: str) -> None:
+    with pytest.raises(ValueError, match="expected a server"):
+        parse_upstream(f"http://{host}")
 
 
 def test_which_servers_may_be_connected_to() -> None:

@@ -7,23 +7,28 @@ import http.client
 import os
 import random
 import re
+import select
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
-from tests.conftest import require_tool
+from tests.conftest import cannot_run, require_tool
 from tests.ntlm import PASSWORD, USER, NtlmServer, accounts
+from tests.phone_certificates import ROOT, pem, server_context
 from tests.proxies import Proxy, running
 from tests.proxy_addons.test_ntlm import curl, sent
 from tests.servers import Received, Server, chunked, message, serving
@@ -38,6 +43,7 @@ EXT = "/RequestHandlerExt/ucdevice.upx"
 FIRMWARE = bytes(range(256)) * 1024
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 WORKERS = 4
+HASTE = 40
 
 
 def update_server(request: Received) -> Iterator[bytes]:
@@ -78,17 +84,23 @@ def front(kind: str, upstream: str, shims: list[int], folder: Path) -> Iterator[
 
 @contextlib.contextmanager
 def front_process(
-    kind: str, upstream: str, shims: list[int], folder: Path, change: tuple[str, str] = ("", "")
+    kind: str,
+    upstream: str,
+    shims: list[int],
+    folder: Path,
+    change: Callable[[str], str] = str,
+    server_ca: Path | None = None,
+    server_oldest: str = "1.2",
 ) -> Iterator[Front]:
-    """The same, with its process and configuration, of which `change` replaces a part."""
+    """The same, with its process; `change` makes of the configuration what is run."""
     program = require_tool(kind)
     port = free_port()
-    text = render(kind, upstream, [Address("127.0.0.1", shim) for shim in shims], [Address("127.0.0.1", port)])
+    places = [Address("127.0.0.1", shim) for shim in shims], [Address("127.0.0.1", port)]
+    text = render(kind, upstream, *places, server_ca=server_ca, server_oldest=server_oldest)
     if kind == "haproxy":
         text = for_this_user(text)
-    assert change[0] in text
     file = folder / KINDS[kind]
-    file.write_text(text.replace(*change) if change[0] else text)
+    file.write_text(change(text))
     words = [program, "-W", "-db", "-f", str(file)]  # a master, as the distributions' units start it
     if kind == "nginx":
         user = "" if os.geteuid() else " user root;"
@@ -96,6 +108,23 @@ def front_process(
         words += ["-g", f"daemon off; pid {folder}/pid;{user}"]
     with listening(words, port, folder / "front.log") as process:
         yield Front(port, file, process)
+
+
+def replacing(old: str, new: str) -> Callable[[str], str]:
+    """A configuration with another word in one place."""
+
+    def change(text: str) -> str:
+        assert text.count(old) == 1
+        return text.replace(old, new)
+
+    return change
+
+
+def in_haste(text: str) -> str:
+    """A configuration that waits as for HASTE seconds when one is over: for servers and phones, not for health."""
+    changed, count = re.subn(r"\b(\d{2,3})s\b", lambda found: f"{int(found[1]) * 1000 // HASTE}ms", text)
+    assert count
+    return changed
 
 
 @contextlib.contextmanager
@@ -120,13 +149,25 @@ def listening(words: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
 
 @contextlib.contextmanager
 def pool(server: Server, count: int, folder: Path) -> Iterator[list[Proxy]]:
+    """Shims with rules, each with a recording of its own."""
     rules = folder / "rules.toml"
     rules.write_text(REPORT_ZERO)
     with ExitStack() as stack:
         yield [
-            stack.enter_context(running("upshim", server.url, folder / f"s{number}", rules=rules))
+            stack.enter_context(
+                running("upshim", server.url, folder / f"s{number}", rules=rules, record=folder / f"rec{number}")
+            )
             for number in range(count)
         ]
+
+
+def recorded(folder: Path) -> int:
+    """How many whole exchanges the recordings of a pool hold together."""
+    total = 0
+    for recording in folder.glob("rec?"):
+        with closing(Store.open(recording)) as store:
+            total += sum(exchange.complete for exchange in store.exchanges())
+    return total
 
 
 def phone(port: int, source: str = "127.0.0.1") -> closing[http.client.HTTPConnection]:
@@ -162,9 +203,9 @@ def test_checks_through_a_shim_and_firmware_past_it(kind: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "change"), [("haproxy", ("", "")), ("haproxy", ("maxpipes 100", "maxpipes 2")), ("nginx", ("", ""))]
+    ("kind", "change"), [("haproxy", str), ("haproxy", replacing("maxpipes 100", "maxpipes 2")), ("nginx", str)]
 )
-def test_firmware_arrives_whole_however_many_fetch_it(kind: str, change: tuple[str, str], tmp_path: Path) -> None:
+def test_firmware_arrives_whole_however_many_fetch_it(kind: str, change: Callable[[str], str], tmp_path: Path) -> None:
     image = random.Random(1).randbytes(5_000_000)
 
     def files(request: Received) -> Iterator[bytes]:
@@ -201,6 +242,8 @@ def test_all_shims_killed_under_load(kind: str, tmp_path: Path) -> None:
                 shim.process.send_signal(signal.SIGKILL)
             load.wait_for_more()
         assert sum(load.failed) <= WORKERS  # those in flight
+        through_shims = sum(b'Version="0.0.0.0"' in request.body for request in server.received)
+        assert through_shims - WORKERS <= recorded(tmp_path) <= through_shims
         assert b'Version="0.0.0.0"' not in server.received[-1].body
         assert [check(port) for _ in range(20)] == [answer_body()] * 20
 
@@ -211,6 +254,19 @@ class Load:
     def __init__(self) -> None:
         self.ending = threading.Event()
         self.answered, self.failed = [0] * WORKERS, [0] * WORKERS
+        self._threads: list[threading.Thread] = []
+
+    def begin(self, port: int) -> None:
+        """Start the workers."""
+        self._threads += [threading.Thread(target=self.work, args=(number, port)) for number in range(WORKERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """End them."""
+        self.ending.set()
+        for thread in self._threads:
+            thread.join(30)
 
     def work(self, worker: int, port: int) -> None:
         """Check until told to end."""
@@ -227,32 +283,27 @@ class Load:
         wait_for(lambda: all(now >= then + count for now, then in zip(self.answered, before, strict=True)))
 
 
-def check_in_pieces(port: int) -> bytes:
-    """The body some time after the head, as a slow line brings it."""
+def check_in_pieces(connection: http.client.HTTPConnection, pause: float) -> bytes:
+    """The body that many seconds after the head, as a slow line brings it."""
     body = check_body()
-    with phone(port) as connection:
-        connection.putrequest("POST", CHECK_TARGET)
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders()
-        time.sleep(0.3)
-        connection.send(body)
-        response = connection.getresponse()
-        assert response.status == 200
-        return response.read()
+    connection.putrequest("POST", CHECK_TARGET)
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders()
+    time.sleep(pause)
+    connection.send(body)
+    response = connection.getresponse()
+    assert response.status == 200
+    return response.read()
 
 
 @contextlib.contextmanager
 def under_load(port: int) -> Iterator[Load]:
     load = Load()
-    threads = [threading.Thread(target=load.work, args=(number, port)) for number in range(WORKERS)]
-    for thread in threads:
-        thread.start()
+    load.begin(port)
     try:
         yield load
     finally:
-        load.ending.set()
-        for thread in threads:
-            thread.join(30)
+        load.end()
 
 
 SOURCES = [f"127.0.0.{number}" for number in range(1, 9)]
@@ -275,25 +326,130 @@ def test_a_shim_that_hangs_is_found_by_its_health_check(tmp_path: Path) -> None:
         wait_for(lambda: b"shim1 is UP" in (tmp_path / "front.log").read_bytes())
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_phone_whose_shim_hangs_is_answered_all_the_same(kind: str, count: int, tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        pool(server, count, tmp_path) as shims,
+        front(kind, server.url, [shim.port for shim in shims], tmp_path) as port,
+    ):
+        for shim in shims:
+            shim.process.send_signal(signal.SIGSTOP)
+        try:
+            with phone(port) as connection:
+                assert check_in_pieces(connection, 0.3) == answer_body()
+            assert b'Version="0.0.0.0"' not in server.received[-1].body
+        finally:
+            for shim in shims:
+                shim.process.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.parametrize(
-    ("kind", "change"),
-    [
-        ("haproxy", ("timeout server 20s", "timeout server 7s")),
-        ("nginx", ("proxy_read_timeout 10s", "proxy_read_timeout 1s")),
-    ],
+    ("kind", "change", "told"),
+    [("haproxy", str, signal.SIGSTOP), ("haproxy", str, signal.SIGTERM), ("nginx", in_haste, signal.SIGSTOP)],
 )
-def test_a_phone_whose_shim_hangs_is_answered_all_the_same(kind: str, change: tuple[str, str], tmp_path: Path) -> None:
+def test_shims_that_fail_while_one_has_a_check(
+    kind: str, change: Callable[[str], str], told: signal.Signals, tmp_path: Path
+) -> None:
+    """HAProxy takes the check back as soon as it knows; nginx when no server would take as long."""
+    arrived, over = threading.Event(), threading.Event()
+
+    def slow_at_first(_: Received) -> Iterator[bytes]:
+        if not arrived.is_set():
+            arrived.set()
+            over.wait(20)
+        yield message(answer_body())
+
+    with (
+        serving(slow_at_first) as server,
+        pool(server, 2, tmp_path) as shims,
+        front_process(kind, server.url, [shim.port for shim in shims], tmp_path, change) as started,
+        ThreadPoolExecutor(1) as phones,
+    ):
+        answer = phones.submit(check, started.port)
+        assert arrived.wait(20)
+        for shim in shims:
+            shim.process.send_signal(told)
+        try:
+            assert answer.result(12) == answer_body()
+            assert len(server.received) == 2
+        finally:
+            over.set()
+            for shim in shims:
+                shim.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_shim_that_is_gone_without_a_word(kind: str, tmp_path: Path) -> None:
+    """As a machine that was switched off: phones whose connection to it is being made are answered, too."""
+    with (
+        serving(update_server) as server,
+        socket.create_server(("127.0.0.1", 0), backlog=0) as silent,
+        ExitStack() as held,
+        ThreadPoolExecutor(8) as phones,
+    ):
+        port: int = silent.getsockname()[1]
+        for _ in range(3):  # its queue is full from now on
+            one = held.enter_context(socket.socket())
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(("127.0.0.1", port))
+        with front(kind, server.url, [port], tmp_path) as front_port:
+            assert list(phones.map(check, [front_port] * 40)) == [answer_body()] * 40
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_server_that_takes_its_time_is_asked_once(kind: str, tmp_path: Path) -> None:
+    """As ASP.NET lets it: 110 s. The phone hears what it says, not what the front thinks of it."""
+
+    def slow(request: Received) -> Iterator[bytes]:
+        time.sleep(110 / HASTE)
+        yield from update_server(request)
+
+    with (
+        serving(slow) as server,
+        pool(server, 2, tmp_path) as shims,
+        front_process(kind, server.url, [shim.port for shim in shims], tmp_path, in_haste) as started,
+    ):
+        assert check(started.port) == answer_body()
+        with phone(started.port) as connection:
+            connection.request("GET", "/DeviceUpdateFiles_Int/CPE.nbt")
+            assert connection.getresponse().read() == FIRMWARE
+        assert [request.method for request in server.received] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_phone_that_takes_its_time_is_waited_for(kind: str, tmp_path: Path) -> None:
+    """For a request and for the next one, as IIS does for 120 s."""
     with (
         serving(update_server) as server,
         pool(server, 1, tmp_path) as (shim,),
-        front_process(kind, server.url, [shim.port], tmp_path, change) as started,
+        front_process(kind, server.url, [shim.port], tmp_path, in_haste) as started,
+        phone(started.port) as kept,
     ):
-        shim.process.send_signal(signal.SIGSTOP)
-        try:
-            assert check_in_pieces(started.port) == answer_body()
-            assert b'Version="0.0.0.0"' not in server.received[-1].body
-        finally:
-            shim.process.send_signal(signal.SIGCONT)
+        assert check_in_pieces(kept, 100 / HASTE) == answer_body()
+        local = kept.sock.getsockname()
+        time.sleep(130 / HASTE)
+        assert check_in_pieces(kept, 0) == answer_body()
+        assert kept.sock.getsockname() == local
+
+
+def test_one_address_has_half_of_the_connections(tmp_path: Path) -> None:
+    with (
+        serving(update_server) as server,
+        front_process("haproxy", server.url, [free_port()], tmp_path, replacing("gt 2048", "gt 3")) as started,
+        ExitStack() as held,
+    ):
+        slow = [held.enter_context(closing(socket.create_connection(("127.0.0.1", started.port)))) for _ in range(4)]
+        ((closed,), _, _) = select.select(slow, [], [], 20)
+        with contextlib.suppress(ConnectionResetError):
+            assert closed.recv(1) == b""
+        assert check(started.port, "127.0.0.2") == answer_body()
+        for one in slow:
+            if one is not closed:
+                one.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                assert one.recv(12) == b"HTTP/1.1 200"
 
 
 def shim_of_each(sources: list[str], port: int, logs: list[Path]) -> dict[str, int]:
@@ -346,11 +502,13 @@ def test_a_reload_under_load_costs_nobody_an_answer(tmp_path: Path) -> None:
     ):
         load.wait_for_more()
         text = haproxy.file.read_text()
-        for timeout in ("19s", "18s"):
-            haproxy.file.write_text(text.replace("timeout server 20s", f"timeout server {timeout}"))
+        for timeout in ("119s", "118s"):
+            haproxy.file.write_text(replacing("timeout server 120s", f"timeout server {timeout}")(text))
             haproxy.process.send_signal(signal.SIGUSR2)
             load.wait_for_more()
+        load.end()
         assert sum(load.failed) == 0
+        assert recorded(tmp_path) == sum(load.answered)
 
 
 @pytest.mark.parametrize("kind", FRONTS)
@@ -436,7 +594,7 @@ def test_the_unit_is_what_systemd_expects(mode: str, tmp_path: Path) -> None:
     unit.write_text(text)
     ended = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False)
     if "Failed to" in ended.stderr and "upshim.service" not in ended.stderr:
-        pytest.skip(f"systemd-analyze does not run here: {ended.stderr.splitlines()[0]}")
+        cannot_run(f"systemd-analyze does not run here: {ended.stderr.splitlines()[0]}")
     assert [line for line in ended.stderr.splitlines() if "upshim.service" in line] == []
     # At most 2.5 of 10 on systemd's scale of what a service could do to its machine.
     words = [program, "security", "--offline=true", "--threshold=25", str(unit)]
@@ -493,18 +651,18 @@ def test_the_redirect(tmp_path: Path) -> None:
     assert "        ip6 daddr fd00::5 tcp dport 443 redirect to :8080\n" in text
     program = require_tool("nft")
     if os.geteuid():
-        pytest.skip("nft checks a file as root only")
+        cannot_run("nft checks a file as root only")
     file = tmp_path / "upshim.nft"
     file.write_text(text)
     ended = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, timeout=60, check=False)
     if "Operation not permitted" in ended.stderr:
-        pytest.skip("no right to ask the kernel about nftables")
+        cannot_run("no right to ask the kernel about nftables")
     assert ended.returncode == 0, ended.stderr
 
 
 def test_tls_to_the_server_is_verified() -> None:
     text = render("haproxy", "https://dus.example", [Address("fd00::1", 1)], [Address("*", 80)])
-    assert "server direct dus.example:443 ssl verify required ca-file @system-ca sni str(dus.example) backup" in text
+    assert "server direct dus.example:443 ssl verify required ca-file @system-ca sni str(dus.example) " in text
     assert "server shim1 [fd00::1]:1 check" in text
 
 
@@ -515,6 +673,10 @@ def test_tls_to_the_server_is_verified() -> None:
         (["nginx", "--upstream", "http://10.0.0.5", "--certs", "x.pem"], "nginx: its configuration is for HTTP"),
         (["nginx", "--upstream", "http://10.0.0.5", "--listen", "*:443"], "port 443 is for TLS"),
         (["haproxy", "--upstream", "https://pool.contoso.com", "--listen", "*:443"], "haproxy needs --certs"),
+        (["haproxy", "--upstream", "https://10.0.0.5"], "expected that in the server's certificate, found 10.0.0.5"),
+        (["haproxy", "--upstream", "http://10.0.0.5", "--server-ca", "x.pem"], "need --upstream https"),
+        (["lighttpd", "--upstream", "https://a", "--server-tls-oldest", "1.0"], "lighttpd takes no --server-ca"),
+        (["haproxy", "--upstream", "http://10.0.0.5", "--shim", "shim:80"], "--shim: expected an IP address"),
     ],
 )
 def test_what_would_lack_its_tls_is_refused(
@@ -524,6 +686,139 @@ def test_what_would_lack_its_tls_is_refused(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert complaint in err
+
+
+def status_of(method: str, target: str, port: int) -> int:
+    with phone(port) as connection:
+        connection.request(method, target, check_body() if method == "POST" else None)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+
+def test_a_server_of_the_phones_age_with_a_private_ca(tmp_path: Path) -> None:
+    context = server_context(tmp_path / "server.pem")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+    private, another = tmp_path / "private.pem", tmp_path / "another.pem"
+    private.write_text(pem(ROOT))
+    another.write_text(pem(replace(ROOT, name="Another CA", issuer="Another CA")))
+    with serving(update_server, context) as server:
+        for name, ca, oldest, status in (
+            ("localhost", private, "1.0", 200),
+            ("localhost", private, "1.2", 503),
+            ("localhost", another, "1.0", 503),
+            ("other.example", private, "1.0", 503),  # not in the certificate
+        ):
+
+            def here(text: str, name: str = name) -> str:
+                return text.replace(f" {name}:{server.port}", f" 127.0.0.1:{server.port}")
+
+            url = f"https://{name}:{server.port}"
+            with front_process("haproxy", url, [free_port()], tmp_path, here, ca, oldest) as started:
+                told = [status_of("POST", CHECK_TARGET, started.port), status_of("GET", "/a.nbt", started.port)]
+                assert told == [status] * 2
+
+
+class NameServer:
+    """Knows at most one name, as the host of 127.0.0.1, or is away; `answered` counts how often it said so."""
+
+    def __init__(self) -> None:
+        self.known: bytes | None = None
+        self.away = True
+        self.answered = 0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                asked, client = self._socket.recvfrom(4096)
+                if self.away:
+                    continue
+                end = asked.index(b"\0", 12) + 5
+                question = asked[12:end]
+                known = self.known is not None and self.known in question
+                found = known and question.endswith(b"\0\1\0\1")  # an IPv4 address
+                counts = struct.pack("!4H", 1, found, 0, 0)
+                record = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\x7f\0\0\1" * found
+                head = asked[:2] + (b"\x81\x80" if known else b"\x81\x83") + counts
+                self._socket.sendto(head + question + record, client)
+                self.answered += found
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._socket.close()
+
+
+def test_haproxy_starts_without_dns_and_finds_the_server_later(tmp_path: Path) -> None:
+    with serving(update_server) as server, closing(NameServer()) as names:
+        by_us = replacing("    parse-resolv-conf\n", f"    nameserver ours 127.0.0.1:{names.port}\n")
+        with front_process("haproxy", f"http://a.invalid:{server.port}", [free_port()], tmp_path, by_us) as started:
+            assert status_of("GET", "/a.nbt", started.port) == 503
+            names.known, names.away = b"\1a\7invalid", False
+            wait_for(lambda: status_of("GET", "/a.nbt", started.port) == 200)
+            assert check(started.port) == answer_body()
+
+
+def test_a_name_that_dns_no_longer_knows_stays_what_it_was_at_the_start(tmp_path: Path) -> None:
+    with serving(update_server) as server, closing(NameServer()) as names:
+
+        def by_us(text: str) -> str:
+            text = replacing("    parse-resolv-conf\n", f"    nameserver ours 127.0.0.1:{names.port}\n")(text)
+            return replacing("hold nx 1d", "hold nx 1s")(text)
+
+        names.known, names.away = b"\x09localhost", False
+        with front_process("haproxy", f"http://localhost:{server.port}", [free_port()], tmp_path, by_us) as started:
+            wait_for(lambda: names.answered)
+            names.known = None
+            wait_for(lambda: b"server/direct is going DOWN" in (tmp_path / "front.log").read_bytes())
+            assert status_of("GET", "/a.nbt", started.port) == 200
+            wait_for(lambda: b"shims/direct is going DOWN" in (tmp_path / "front.log").read_bytes())
+            assert check(started.port) == answer_body()
+
+
+def test_a_configuration_that_is_checked_without_dns(tmp_path: Path) -> None:
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(render("haproxy", "http://known.invalid", [Address("127.0.0.1", 1)], [Address("*", 80)]))
+    words = [require_tool("haproxy"), "-c", "-f", str(file)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_nginx_says_what_it_does_with_a_name() -> None:
+    places = [Address("127.0.0.1", 1)], [Address("*", 80)]
+    note = "does not start without an answer"
+    assert note in render("nginx", "http://pool.contoso.com", *places)
+    assert note not in render("nginx", "http://10.0.0.5", *places)
+
+
+@pytest.mark.parametrize(
+    ("words", "ports"),
+    [
+        (["haproxy"], ["bind *:80"]),
+        (["haproxy", "--certs", "x.pem"], ["bind *:80", "bind *:443 ssl crt "]),
+        (["lighttpd", "--certs", "x.pem"], ["server.port = 443"]),
+        (["systemd", "--certs", "x.pem"], ["--listen 0.0.0.0:80 --listen 0.0.0.0:443 "]),
+        (["socket", "--certs", "x.pem"], ["ListenStream=0.0.0.0:80", "ListenStream=0.0.0.0:443"]),
+        (["nginx"], ["listen *:80;"]),
+    ],
+)
+def test_the_usual_ports(words: list[str], ports: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", *words, "--upstream", "http://10.0.0.5"]) == 0
+    out = capsys.readouterr().out
+    assert [port for port in ports if port not in out] == []
+    assert ("443" in out) is ("--certs" in words)
+
+
+def test_what_a_unit_is_told_of_health_and_server(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--server-ca", "/etc/ca.pem", "--server-tls-oldest", "1.0", "--health", "/up"]
+    assert main(["deploy", "systemd", "--upstream", "https://10.0.0.5", *words]) == 0
+    out = capsys.readouterr().out
+    assert " --server-ca /etc/ca.pem --server-tls-oldest 1.0 --health /up --admin" in out
 
 
 def test_a_program_that_the_unit_cannot_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -541,14 +836,17 @@ def test_a_program_that_the_unit_cannot_see(tmp_path: Path, capsys: pytest.Captu
         assert err.startswith(f"upshim deploy: {hidden}: ProtectHome=yes hides it") if hidden else err == ""
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:0", "host:70000", "a b:80", "a;b:80", ":80"])
+@pytest.mark.parametrize(
+    "text", ["", "host", "host:0", "host:70000", "a b:80", "a;b:80", ":80", "*:80", "10.0.0.5%0a:80"]
+)
 def test_an_address_that_is_none(text: str) -> None:
     with pytest.raises(UnusableInput):
         address("--shim", text)
 
 
 @pytest.mark.parametrize(
-    "upstream", ["10.0.0.5", "ftp://x", "http://", "http://a b", "http://x/path", "http://x:99999"]
+    "upstream",
+    ["10.0.0.5", "ftp://x", "http://", "http://a b", "http://x/path", "http://x:99999", "http://10.0.0.5%0a"],
 )
 def test_an_upstream_that_is_none(upstream: str) -> None:
     with pytest.raises(UnusableInput):
