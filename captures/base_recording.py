@@ -150,6 +150,11 @@ class BaseRecording(ABC):
         """Nothing should be rewritten meanwhile: nobody could tell later."""
 
     @property
+    def writer(self) -> int | None:
+        """The process that writes it, where that is another one and is there. May be called from any thread."""
+        return None
+
+    @property
     @abstractmethod
     def behind(self) -> str:
         """Why what has happened is not all in the store; blank where it is, or will be in a moment."""

@@ -61,6 +61,11 @@ class LiveRecording(BaseRecording):
         """As in `BaseRecording`."""
         return self._link.journal_failed
 
+    @property
+    def writer(self) -> int | None:
+        """As in `BaseRecording`."""
+        return self._link.writer
+
     def add(
         self, exchange: Exchange, acknowledge: Acknowledge = lambda _recorded: None, uid: str | None = None
     ) -> None:

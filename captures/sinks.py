@@ -106,13 +106,13 @@ class FolderSink:
     def _commit(self, batch: Sequence[Item], positions: Sequence[int], results: list[Result]) -> None:
         if not positions:
             return
-        if identity(self.store) != self._opened:
-            # SQLite would go on writing to what nobody will find.
-            self._lose("exchanges: the recording was taken away")
-            self.journal_failed = True
-            return
         items = [batch[position] for position in positions]
         named = [(one.uid, one.exchange) for one in items if one.exchange is not None]
+        if identity(self.store) != self._opened:
+            # SQLite would go on writing to what nobody will find.
+            self._lost(named, "the recording was taken away")
+            self.journal_failed = True
+            return
         reserved = [(one.uid, *one.reservation) for one in items if one.reservation is not None]
         try:
             if not named:
@@ -121,10 +121,17 @@ class FolderSink:
             else:
                 self._commit_exchanges(named, reserved)
         except (OSError, sa.exc.SQLAlchemyError) as error:
-            self._lose(f"exchanges: {reason_of(error)}")
+            self._lost(named, reason_of(error))
             return
         for position in positions:
             results[position] = Result(True)
+
+    def _lost(self, named: Sequence[tuple[str, Exchange]], why: str) -> None:
+        """Exchanges could not be written. Of a reservation nothing is missing: its offer is not made."""
+        for _ in named:
+            self._lose(f"exchanges: {why}")
+        # What is not recorded the journal cannot tell either, and it makes up for nothing of it.
+        self.journal_failed = self.journal_failed or bool(named)
 
     def _commit_exchanges(self, named: Sequence[tuple[str, Exchange]], reserved: Sequence[tuple[Any, ...]]) -> None:
         exchanges = [stored(exchange, self._setting) for _, exchange in named]

@@ -21,6 +21,7 @@ import subprocess
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ class Told(NamedTuple):
 class _Sent(NamedTuple):
     frame: bytes
     answer: Answer
+    records: bool  # an exchange, which the recording lacks if it is not written
     at: float
 
 
@@ -100,7 +102,7 @@ class WriterLink:
                 self._lose("an exchange: too much waits to be written")
             answer(GONE)
             return
-        self._unanswered.append(_Sent(frame, answer, time.monotonic()))
+        self._unanswered.append(_Sent(frame, answer, item.exchange is not None, time.monotonic()))
         self._unanswered_bytes += len(frame)
         if self._process is None:
             return  # the next writer begins with it
@@ -113,6 +115,12 @@ class WriterLink:
         elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush_gathered)  # with what else comes in this turn of the loop
+
+    @property
+    def writer(self) -> int | None:
+        """The process that writes, while there is one. For any thread."""
+        process = self._process
+        return None if process is None else process.pid
 
     @property
     def waiting(self) -> tuple[int, float]:
@@ -138,7 +146,7 @@ class WriterLink:
         deadline = time.monotonic() + timeout
         self._closed = True
         if self._process is None:
-            self._give_up()
+            self._give_up("there is no process that writes")
             return
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
@@ -153,7 +161,7 @@ class WriterLink:
         except OSError:
             pass  # it hangs, or is gone
         self._socket.close()
-        self._give_up()
+        self._give_up("the process that writes does not answer")
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.01, deadline - time.monotonic()))
         self._process = None
@@ -245,8 +253,7 @@ class WriterLink:
         if self._proven:
             self._lose("nothing yet: the process that writes has died, another one goes on")
         else:
-            self._lose("exchanges: the process that writes has died of them")
-            self._give_up()
+            self._give_up("the process that writes has died of them")
         self._loop.call_later(RETRY_AFTER, self._begin_again)
 
     def _begin_again(self) -> None:
@@ -258,8 +265,7 @@ class WriterLink:
         if started.cancelled():
             return
         if (error := started.exception()) is not None:
-            self._lose(f"exchanges: {error}")
-            self._give_up()
+            self._give_up(str(error))
             self._loop.call_later(RETRY_AFTER, self._begin_again)
             return
         self._process, self._socket = started.result()
@@ -269,11 +275,14 @@ class WriterLink:
         self._flush()
         self._another()
 
-    def _give_up(self) -> None:
+    def _give_up(self, why: str) -> None:
         self._unsent.clear()
         self._unanswered_bytes = 0
         while self._unanswered:
-            self._unanswered.popleft().answer(GONE)
+            sent = self._unanswered.popleft()
+            if sent.records:
+                self._lose(f"exchanges: {why}")
+            sent.answer(GONE)
 
 
 def serve(descriptor: int, open_sink: Callable[[Lose], Sink]) -> None:
@@ -284,6 +293,9 @@ def serve(descriptor: int, open_sink: Callable[[Lose], Sink]) -> None:
 
     def lose(what: str) -> None:
         lost[what] += 1
+
+    def lose_each(batch: Sequence[Item], what: str) -> None:
+        lost[what] += max(1, sum(item.exchange is not None for item in batch))
 
     with socket.socket(fileno=descriptor) as ours, contextlib.suppress(OSError, EOFError):
         try:
@@ -298,7 +310,7 @@ def serve(descriptor: int, open_sink: Callable[[Lose], Sink]) -> None:
         try:
             for batch in batches(ours, lambda: sink.tidying):
                 if batch:
-                    results = attempt(lambda batch=batch: sink.write(batch), lose)  # type: ignore[misc]
+                    results = attempt(partial(sink.write, batch), partial(lose_each, batch))
                     told = Told(results or [Result(False)] * len(batch), sink.journal_failed, dict(lost))
                     lost.clear()
                     ours.sendall(framed(told))

@@ -67,8 +67,9 @@ TEXT: Any = Optional[str]  # noqa: UP045 - mitmproxy looks types up at run time 
 OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("upshim_rules", TEXT, None, "Rules file (TOML) that says what to rewrite."),
     ("upshim_record", TEXT, None, "Folder, or URL of a PostgreSQL database, to record every exchange into."),
-    ("upshim_state", TEXT, None, "Folder for what is kept beside a database."),
+    ("upshim_state", TEXT, None, "Folder for what waits for a database, and for what was stopped by command."),
     ("upshim_pcap", TEXT, None, "Also write the phones' side of the recording as a packet capture."),
+    ("upshim_pcap_bytes", int, 0, "Bytes above which the oldest packets are removed; 0: no limit."),
     ("upshim_store", str, STORED[0], f"What is stored of an exchange: {', '.join(STORED)}."),
     ("upshim_store_users", bool, False, "Keep who signs in at a phone, too, as its update checks tell."),
     ("upshim_keep_days", int, 0, "Days after which recorded exchanges are removed; 0: never."),
@@ -125,6 +126,8 @@ class Upshim:
         options = ctx.options
         if updated & {"upshim_rules", "upshim_profile", "upshim_dry_run", "upshim_body_limit", "upshim_store_users"}:
             self._load_rewriter()
+        if "upshim_state" in updated:
+            self.kill_switch.keep_in(Path(options.upshim_state).expanduser() if options.upshim_state else None)
         if "upshim_kill_switch" in updated:
             path = options.upshim_kill_switch
             try:
@@ -149,6 +152,7 @@ class Upshim:
             "upshim_record",
             "upshim_state",
             "upshim_pcap",
+            "upshim_pcap_bytes",
             "upshim_store",
             "upshim_keep_days",
             "upshim_keep_bytes",
@@ -200,6 +204,7 @@ class Upshim:
             if self._stamps != stamps(ctx.options.upshim_rules, ctx.options.upshim_profile):
                 self.reload()
             self.failures.tell_growth(time.monotonic())
+            self.kill_switch.why()  # tells what has changed
             self._look_for_packages()
             await self._look_at_recording()
 
@@ -249,7 +254,7 @@ class Upshim:
         if not place:
             return
         try:
-            mirror = mirror_at(Path(pcap).expanduser()) if pcap else None
+            mirror = mirror_at(Path(pcap).expanduser(), max(0, ctx.options.upshim_pcap_bytes)) if pcap else None
             self.recording, self.ledger = open_recording(place, mirror, self.failures)
         except (StoreError, OSError) as error:
             raise exceptions.OptionsError(

@@ -13,16 +13,23 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 MAX_HEAD = 8192  # bytes
 MAX_CONNECTIONS = 16
 WITHIN = 5.0  # seconds for a request to come and its answer to be taken
 
+_TOKEN = re.compile(rb"[!-~]{1,4096}")  # of what a header can hold, and HTTP clients put there unchanged
+
 COMMAND = "x-upshim-command"  # any value
+WHY = "x-upshim-why"  # who commands it and why, percent-encoded UTF-8; may be left out
+MAX_WHY = 200  # characters
 
 REASONS = {
     200: "OK",
@@ -40,14 +47,14 @@ JSON, TEXT, PROMETHEUS = "application/json", "text/plain", "text/plain; version=
 class Admin:
     """Serves what functions return: health as (well, details), metrics as Prometheus' text, and what a command did.
 
-    A command is True for /stop (rewrite nothing more) and False for /start.
+    A command is True for /stop (rewrite nothing more) and False for /start, and what was said about it.
     """
 
     def __init__(
         self,
         health: Callable[[], tuple[bool, dict[str, Any]]],
         metrics: Callable[[], bytes],
-        command: Callable[[bool], dict[str, Any]],
+        command: Callable[[bool, str], dict[str, Any]],
         token: str | None = None,
     ) -> None:
         self._health = health
@@ -113,7 +120,8 @@ class Admin:
         if words[:2] in (["POST", "/stop"], ["POST", "/start"]):
             if COMMAND not in headers:
                 return response(403, TEXT, f"expected the header {COMMAND}\n".encode())
-            return response(200, JSON, json.dumps(self._command(words[1] == "/stop")).encode() + b"\n")
+            said = " ".join(unquote(headers.get(WHY, "")).split())[:MAX_WHY]
+            return response(200, JSON, json.dumps(self._command(words[1] == "/stop", said)).encode() + b"\n")
         if words[0] != "GET":
             return response(405, TEXT, b"GET, or POST of /stop or /start\n", "Allow: GET")
         if words[1] == "/metrics":
@@ -171,6 +179,19 @@ def response(status: int, kind: str, body: bytes, *headers: str) -> bytes:
         *headers,
     )
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def read_token(file: Path) -> str:
+    """What a token file holds. Raises `ValueError` with one line that names the file, and never tells what is in it."""
+    try:
+        token = file.expanduser().read_bytes().strip()
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}") from error
+    if not token:
+        raise ValueError(f"{file}: expected a token, found nothing")
+    if not _TOKEN.fullmatch(token):
+        raise ValueError(f"{file}: expected a token, one word of ASCII, found something else")
+    return token.decode()
 
 
 def is_loopback(host: str) -> bool:

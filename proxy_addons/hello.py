@@ -1,11 +1,17 @@
-"""What a phone says first: TLS that can be served, TLS that cannot, HTTP, or neither."""
+"""What a phone says first: TLS that can be served, TLS that cannot, HTTP, or neither.
+
+Old phones ask for TLS in the framing of SSL 2, which OpenSSL understands and mitmproxy does not.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers import ClientTLSLayer
 from mitmproxy.tls import ClientHello
 from OpenSSL import SSL
 
@@ -31,8 +37,9 @@ OLD_SUITES = {
     0x0064: "EXP1024-RC4-SHA",
 }
 NO_SUITES = (0x00FF, 0x5600)  # signals in the guise of suites
-SSLV2_HELLOS = (b"\1\0\2", b"\1\3\0", b"\1\3\1")  # behind the length: type, version
-VERSIONS = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2"}
+SSLV2_HELLOS = (b"\1\0\2", b"\1\3\0", b"\1\3\1", b"\1\3\2", b"\1\3\3")  # behind the length: type, version
+SSLV2_HEAD = 11  # bytes before its cipher specs
+VERSIONS = {0x0002: "SSL 2", 0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2"}
 
 
 def is_sslv2(data: bytes) -> bool:
@@ -70,10 +77,40 @@ def suite_names(suites: Iterable[int]) -> str:
     return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
 
 
-def newest_of(hello: ClientHello) -> str:
-    """The newest version a phone offers, for people."""
-    version = int.from_bytes(hello.raw_bytes(wrap_in_record=False)[:2], "big")
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What matters of a hello: the newest version a phone offers, for people, and its cipher suites."""
+
+    newest: str
+    suites: tuple[int, ...]
+
+    @classmethod
+    def of(cls, hello: ClientHello) -> Offered:
+        """From one in the framing of TLS."""
+        version = int.from_bytes(hello.raw_bytes(wrap_in_record=False)[:2], "big")
+        return cls(version_name(version), tuple(hello.cipher_suites))
+
+    @classmethod
+    def of_sslv2(cls, hello: bytes) -> Offered:
+        """From one in the framing of SSL 2, whole; its specs of three bytes hold suites of TLS behind a zero."""
+        specs = hello[SSLV2_HEAD : sslv2_specs_end(hello)]
+        each = [int.from_bytes(specs[begin : begin + 3], "big") for begin in range(0, len(specs), 3)]
+        return cls(version_name(int.from_bytes(hello[3:5], "big")), tuple(one for one in each if one <= 0xFFFF))
+
+
+def version_name(version: int) -> str:
+    """A protocol version for people."""
     return VERSIONS.get(version, f"version 0x{version:04x}")
+
+
+def sslv2_size(hello: bytes) -> int:
+    """Bytes of a hello in the framing of SSL 2, by its first two."""
+    return 2 + (int.from_bytes(hello[:2], "big") & 0x7FFF)
+
+
+def sslv2_specs_end(hello: bytes) -> int:
+    """Where its session's identity begins, or the challenge, which differ every time."""
+    return SSLV2_HEAD + int.from_bytes(hello[5:7], "big")
 
 
 def can_do(ciphers: bytes) -> bool:
@@ -104,8 +141,11 @@ class Verdicts:
     def can_serve(self, hello: bytes) -> bool:
         """`hello` is the record (or records) with the ClientHello."""
         # The random and the session's identity differ every time; who repeats the rest repeats the verdict.
-        session = hello[43:44] or b"\0"
-        key = hello[:11] + hello[44 + session[0] :]
+        if is_sslv2(hello):
+            key = hello[: sslv2_specs_end(hello)]
+        else:
+            session = hello[43:44] or b"\0"
+            key = hello[:11] + hello[44 + session[0] :]
         verdict = self._known.get(key)
         if verdict is None:
             verdict = self._try(hello)
@@ -125,3 +165,16 @@ class Verdicts:
         except SSL.Error:
             return False
         return True
+
+
+class SslV2ClientTls(ClientTLSLayer):
+    """mitmproxy's layer for TLS with a phone whose hello it cannot read, and OpenSSL can."""
+
+    def receive_handshake_data(self, data: bytes) -> CommandGenerator[tuple[bool, str | None]]:
+        """Begin with the first bytes; what a hello could have said of names and protocols this one does not."""
+        if not self.client_hello_parsed:
+            self.client_hello_parsed = True
+            yield from self.start_tls()
+            if not self.conn.connected:
+                return False, "connection closed early"
+        return (yield from super().receive_handshake_data(data))

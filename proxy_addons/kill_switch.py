@@ -1,38 +1,71 @@
-"""The switch that turns all rewriting off: a file that exists, a signal, or a command. It acts on the next exchange."""
+"""The switch that turns all rewriting off: a file that exists, a signal, or a command. It acts on the next exchange.
+
+There are two files. The one of `--kill-switch` is the operator's, and says all by being there. What was switched off by
+command or signal is kept as `stopped` in the state folder, one line of who, since when and why: whoever runs with that
+folder now or later, after a crash or a hand-over, is stopped as well.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import stat
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 from proxy_addons.log_lines import event
 
 logger = logging.getLogger("upshim")
 
+KEPT = "stopped"
+MAX_LINE = 1000  # bytes
+
 
 class KillSwitch:
-    """Off by itself; on while its file exists, or once `stop` was called and until `start`."""
+    """Off by itself; on while one of its files exists, or once `stop` was called and until `start`."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
-        self._by = ""
+        self._kept: Path | None = None
+        self._unkept = ""  # what was switched off and could not be kept: this process alone knows
+        self._seen = ""
+        self._lock = threading.Lock()  # metrics are read in a thread of their own
 
     def why(self) -> str:
-        """What has switched everything off; blank where nothing has."""
-        return self._by or (why_file(self.file) if self.file is not None else "")
+        """What has switched everything off; blank where nothing has. A change is logged when it is first seen."""
+        why = self._commanded() or (why_file(self.file) if self.file is not None else "")
+        if why != self._seen:
+            with self._lock:
+                changed, self._seen = why != self._seen, why
+            if changed:
+                switched = f"off: {why}" if why else "on"
+                told = event("switch", stopped=bool(why), why=why)
+                logger.warning("upshim: rewriting is switched %s", switched, extra=told)
+        return why
 
-    def stop(self, by: str) -> None:
-        """Switch off; where there is a file for it, in a way that outlives the process."""
-        self._by = f"switched off by {by}"
-        try:
-            if self.file is not None:
-                make(self.file)
-        except OSError as error:
-            logger.warning("upshim: rewriting is off, but not beyond a restart: %s: %s", self.file, error.strerror)
-        self._tell()
+    def stop(self, by: str, reason: str = "") -> str:
+        """Switch off; where there is a folder for it, in a way that outlives the process. Returns why it is off."""
+        if not self._commanded():
+            since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            said = f"switched off by {by} since {since}{f': {reason}' if reason else ''}"
+            try:
+                if self._kept is None:
+                    self._unkept = said
+                else:
+                    keep(self._kept, said)
+            except OSError as error:
+                self._unkept = said
+                told = "rewriting is off, but not beyond a restart"
+                logger.warning("upshim: %s: %s: %s", told, self._kept, error.strerror)
+        return self.why()
+
+    def keep_in(self, folder: Path | None) -> None:
+        """Keep what is switched off in this folder from now on, and take up what is kept there."""
+        self._kept = None if folder is None else folder / KEPT
+        self.why()
 
     def watch(self, file: Path | None) -> None:
         """Have a file for it from now on. Raises `OSError` where it cannot be made when it is needed."""
@@ -41,29 +74,76 @@ class KillSwitch:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), file)
             refuse_folder(file)
         self.file = file
-        if self.why():
-            self._tell()
+        self.why()
 
     def start(self) -> str:
         """Switch on again; returns what still keeps it off, blank where nothing does."""
-        self._by = ""
+        self._resume()
         try:
             if self.file is not None:
                 remove(self.file)
         except OSError as error:
             logger.warning("upshim: %s cannot be removed: %s", self.file, error.strerror)
-        self._tell()
         return self.why()
 
     def toggle(self) -> None:
-        """The signal: off, or on again. It leaves the file alone."""
-        self._by = "" if self._by else "switched off by signal"
-        self._tell()
+        """The signal: off, or on again. It leaves the operator's file alone."""
+        if self._commanded():
+            self._resume()
+            self.why()
+        else:
+            self.stop("signal")
 
-    def _tell(self) -> None:
-        why = self.why()
-        switched = f"off: {why}" if why else "on"
-        logger.warning("upshim: rewriting is switched %s", switched, extra=event("switch", stopped=bool(why)))
+    def _resume(self) -> None:
+        self._unkept = ""
+        try:
+            if self._kept is not None:
+                self._kept.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return  # nothing is kept there
+        except OSError as error:
+            logger.warning("upshim: %s cannot be removed: %s", self._kept, error.strerror)
+
+    def _commanded(self) -> str:
+        if self._unkept or self._kept is None:
+            return self._unkept
+        why = why_file(self._kept)
+        # Being there is what counts: a disk that was full may have had no room for the line.
+        return (line_of(self._kept) or why) if why else ""
+
+
+def keep(file: Path, line: str) -> None:
+    """Make the file of what is switched off. Raises `OSError` where it could not be made."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(OSError):
+        os.write(descriptor, line.encode()[:MAX_LINE] + b"\n")
+    # Over the loss of power, too; a disk that hangs holds up nobody else.
+    threading.Thread(target=_settle, args=(descriptor, file.parent), name="upshim-switch", daemon=True).start()
+
+
+def _settle(descriptor: int, folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def line_of(file: Path) -> str:
+    """What such a file tells; blank where it tells nothing."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, MAX_LINE).decode("utf-8", "replace").strip()
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return ""
 
 
 def make(file: Path) -> None:

@@ -25,9 +25,9 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import ConnectionHandler
 
 from captures.database_url import DatabaseUrl, Place
-from proxy_addons import http1_guard
+from proxy_addons import early_signals, http1_guard
 from proxy_addons.addon import Upshim
-from proxy_addons.admin import Admin
+from proxy_addons.admin import Admin, read_token
 from proxy_addons.drain import Drain
 from proxy_addons.lean_master import LeanMaster
 from proxy_addons.limits import Bounds, Limits, Seat, Transport, descriptors
@@ -35,6 +35,7 @@ from proxy_addons.listeners import Address, HandedOver, Offer, address_of, ask, 
 from proxy_addons.memory import keep_small
 from proxy_addons.notify import keep_alive, notify, watchdog_period
 from proxy_addons.phone_tls import PhoneTls
+from proxy_addons.upstream_tls import NAMES
 from proxy_addons.upstreams import Upstreams
 from proxy_addons.via import Via
 
@@ -42,7 +43,6 @@ logger = logging.getLogger("upshim")
 
 QUIET = 1.0  # seconds without a byte after which a connection that has nothing in flight is closed while draining
 LOOK_EVERY = 0.05  # seconds between looks at what is left while draining
-TLS_NAMES = {"1.0": "TLS1", "1.1": "TLS1_1"}  # of versions older than mitmproxy's default, as it calls them
 TAKING_UP = 3  # turns of the event loop within which an accepted connection is sure to be its listener's
 ACCEPTING = 50  # and within which it is sure to have become a known one
 SWEEP_EVERY = 1.0  # seconds between looks for connections that overstay
@@ -63,6 +63,7 @@ class Launch:
     record: Place | None = None
     profile: Path | None = None
     pcap: Path | None = None
+    pcap_bytes: int = 0
     dry_run: bool = False
     kill_switch: Path | None = None
     body_limit: int | None = None
@@ -109,7 +110,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     admin: Admin | None = None
     before: HandedOver | None = None
     try:
-        launch.state.mkdir(mode=0o700, parents=True, exist_ok=True)  # a certificate authority's key goes there
+        make_state(launch.state)
         via = None if launch.via is None else Via(addon.failures, *launch.via)
         tls = PhoneTls(addon.failures, launch.certs, launch.tls_oldest, via)
         between = [] if via is None else [via]
@@ -121,7 +122,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         if via is not None and launch.via is not None:
             via.upstreams, addon.upstreams = addon.upstreams, Upstreams(frozenset({launch.via[1:]}))
             addon.upstream_watch.configure([launch.via])
-        server_oldest = TLS_NAMES.get(launch.server_tls_oldest)
+        server_oldest = NAMES[launch.server_tls_oldest]
         master.options.update(
             confdir=str(launch.state),
             # What the phone sent is what the server gets, and a probe of our port is not passed on to the server.
@@ -132,7 +133,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             ssl_insecure=launch.server_insecure,
             ssl_verify_upstream_trusted_ca=as_option(launch.server_ca),
             # mitmproxy dies of some versions of OpenSSL as soon as one is set.
-            **({} if server_oldest is None else {"tls_version_server_min": server_oldest}),
+            **({} if server_oldest == NAMES["1.2"] else {"tls_version_server_min": server_oldest}),
             upshim_rules=as_option(launch.rules),
             upshim_record=launch.record.secret if isinstance(launch.record, DatabaseUrl) else as_option(launch.record),
             upshim_state=str(launch.state),
@@ -142,6 +143,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
             upshim_keep_bytes=launch.keep_bytes,
             upshim_profile=as_option(launch.profile),
             upshim_pcap=as_option(launch.pcap),
+            upshim_pcap_bytes=launch.pcap_bytes,
             upshim_dry_run=launch.dry_run,
             upshim_trust_forwarded=list(launch.trust_forwarded),
             upshim_kill_switch=as_option(launch.kill_switch),
@@ -162,6 +164,7 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         addon.metrics.connections.set_function(lambda: len(server.connections))
         addon.metrics.certificate_expires.set_function(tls.expires)
         addon.metrics.server_unreachable.set_function(lambda: bool(addon.upstream_watch.unreachable))
+        addon.metrics.certificate_accepted.set_function(lambda: not tls.refused)
         if launch.admin is not None:
             admin = await start_admin(launch.admin, launch.admin_token, addon, server, drain, inherited)
         for address, unused in inherited.items():  # nobody would accept what waits there
@@ -206,8 +209,10 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
     if threading.current_thread() is threading.main_thread():  # nowhere else may signals be handled
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, master.shutdown)
-        loop.add_signal_handler(signal.SIGHUP, reload)
-        loop.add_signal_handler(signal.SIGUSR1, addon.kill_switch.toggle)
+        actions = {signal.SIGHUP: reload, signal.SIGUSR1: addon.kill_switch.toggle}
+        for number, action in actions.items():
+            loop.add_signal_handler(number, action)
+        early_signals.release(actions)
     ready([(str(address[0]), int(address[1])) for address in server.listen_addrs()], master.shutdown)
     notify("READY=1")
     period = watchdog_period()
@@ -224,6 +229,16 @@ async def serve(launch: Launch, ready: Callable[[list[tuple[str, int]], Callable
         if offer is not None:
             offer.close()
     await server.servers.update([])  # mitmproxy leaves its sockets to the end of the process
+
+
+def make_state(folder: Path) -> None:
+    """The folder where a certificate authority's key goes. Raises `StartError`."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise StartError(f"{folder}: expected a folder, found something else") from error
+    except OSError as error:
+        raise StartError(f"{folder}: {error.strerror}") from error
 
 
 def why_not_listening(instance: ServerInstance[Any]) -> str:
@@ -323,12 +338,7 @@ async def start_admin(
 ) -> Admin:
     """Start the operator's listener. Raises `OSError` and `ValueError`."""
     started = time.monotonic()
-    try:
-        secret = None if token is None else token.expanduser().read_text("utf-8").strip()
-    except OSError as error:
-        raise ValueError(f"{token}: {error.strerror}") from error
-    if secret == "":
-        raise ValueError(f"{token}: expected a token, found nothing")
+    secret = None if token is None else read_token(token)
 
     def health() -> tuple[bool, dict[str, Any]]:
         return not drain.draining, {
@@ -345,9 +355,9 @@ async def start_admin(
             "uptime_seconds": round(time.monotonic() - started, 1),
         }
 
-    def command(stop: bool) -> dict[str, Any]:
+    def command(stop: bool, said: str) -> dict[str, Any]:
         if stop:
-            addon.kill_switch.stop("command")
+            addon.kill_switch.stop("command", said)
         else:
             addon.kill_switch.start()
         return {"stopped": addon.why_stopped() or None}

@@ -12,7 +12,8 @@ Events of upshim's own, and what else their lines hold:
 - `failure`, the first of each cause: `cause`, `detail`, `count`; and every ten minutes those that grew: `cause`,
   `more`, `count`;
 - `rules`: `rules`, `sha256` where a file came into force, `refused` where the old one stays;
-- `switch`: `stopped`, whether all rewriting is off;
+- `certificate`: `file` and `summary` of the one that phones are shown from now on, `refused` where the old one stays;
+- `switch`: `stopped`, whether all rewriting is off, and `why`;
 - `server`: `unreachable`, why the server cannot be reached from here; blank once it can be again;
 - `log-lost`: `lines` that nobody read in time;
 - `log`: everything else, with `logger` where it is not upshim's.

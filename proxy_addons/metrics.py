@@ -100,6 +100,12 @@ class Metrics:
             "1 while the server cannot be reached from here and the health check therefore fails.",
             registry=self.registry,
         )
+        self.certificate_accepted = Gauge(
+            "upshim_certificate_reload_successful",
+            "0 where the file with the certificate cannot be used and the old one stays.",
+            registry=self.registry,
+        )
+        self.certificate_accepted.set(1)
         self.draining = Gauge("upshim_draining", "1 while upshim finishes what it has begun.", registry=self.registry)
 
     def checked(self, checked: Checked, seconds: float, *, dry_run: bool) -> None:

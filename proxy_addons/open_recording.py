@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from proxy_addons.ledger import Ledger
 
 logger = logging.getLogger("upshim")
+
+MOST_DAYS = 36_500  # the calendar has an end
 
 
 def open_recording(
@@ -50,6 +53,8 @@ def open_recording(
         return recording, Ledger(recording, recording.store)
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (mode := stat.S_IMODE(where.stat().st_mode)) & 0o077:
+            logger.warning("upshim: %s was there before, and others may look into it (%o): chmod 700", where, mode)
         lock = FolderLock(where)
     except OSError as error:
         raise StoreError(where, f"cannot record here: {error.strerror or error}") from error
@@ -62,11 +67,14 @@ def open_recording(
     return live, FolderLedger(live, lock)
 
 
-def mirror_at(path: Path) -> PcapMirror:
-    """The packet capture beside a recording. Raises `OSError`."""
-    mirror = PcapMirror(path)
+def mirror_at(path: Path, most: int) -> PcapMirror:
+    """The packet capture beside a recording, which takes `most` bytes, 0 any. Raises `OSError`."""
+    mirror = PcapMirror(path, most)
     if mirror.path != path:
-        logger.warning("upshim: %s is being written by another process: packets go to %s", path, mirror.path)
+        why = "is full, or being written by another process" if most else "is being written by another process"
+        logger.warning("upshim: %s %s: packets go to %s", path, why, mirror.path)
+    if most and (taken := mirror.taken()) > most // 2:
+        logger.warning("upshim: captures of that name from before take %d of %d bytes, and stay", taken, most)
     return mirror
 
 
@@ -77,4 +85,8 @@ def recording_settings() -> tuple[Keep, Stored]:
         raise exceptions.OptionsError(f"upshim_store: expected {', '.join(STORED)}, found {options.upshim_store!r}")
     if min(options.upshim_keep_days, options.upshim_keep_bytes) < 0:
         raise exceptions.OptionsError("upshim_keep_days, upshim_keep_bytes: expected 0 or more")
+    if options.upshim_keep_days > MOST_DAYS:
+        raise exceptions.OptionsError(
+            f"upshim_keep_days: expected {MOST_DAYS} at most, found {options.upshim_keep_days}"
+        )
     return Keep(options.upshim_keep_days or None, options.upshim_keep_bytes or None), options.upshim_store

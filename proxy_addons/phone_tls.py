@@ -13,15 +13,19 @@ from pathlib import Path
 from mitmproxy.addons import next_layer
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import TCPLayer
+from mitmproxy.proxy.layers import ServerTLSLayer, TCPLayer
+from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.mode_specs import ReverseMode, TransparentMode
-from mitmproxy.tls import ClientHello, TlsData
+from mitmproxy.proxy.tunnel import LayerStack
+from mitmproxy.tls import TlsData
 from OpenSSL import SSL
 
 from captures.exchange import endpoint
 from proxy_addons.failures import Failures, fail_open
 from proxy_addons.hello import (
+    Offered,
+    SslV2ClientTls,
     Verdicts,
     can_do,
     is_address,
@@ -30,7 +34,7 @@ from proxy_addons.hello import (
     looks_like_http,
     may_become_more,
     may_become_tls,
-    newest_of,
+    sslv2_size,
     suite_names,
 )
 from proxy_addons.log_lines import event
@@ -42,6 +46,7 @@ logger = logging.getLogger("upshim")
 LOOK_EVERY = 1.0  # seconds between looks at the file
 MAX_HELLO = 64 << 10
 REMEDY = "`upshim deploy lighttpd` prints a terminator that can"
+NO_REMEDY = "the phone has to be told to use TLS 1.0: nothing of today speaks this"
 
 
 class PhoneTls(next_layer.NextLayer):
@@ -60,6 +65,7 @@ class PhoneTls(next_layer.NextLayer):
         self._context: SSL.Context | None = None
         self._verdicts: Verdicts | None = None
         self._expired = False
+        self.refused = False  # the file as it is now
         if file is not None:
             self._take(load_identity(file))
 
@@ -84,8 +90,8 @@ class PhoneTls(next_layer.NextLayer):
         library = SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()
         cannot = [name for name, ciphers in (("RC4", b"RC4-SHA"), ("3DES", b"DES-CBC3-SHA")) if not can_do(ciphers)]
         return (
-            f"TLS with phones from version {self._oldest} on by {library}; not with SSL 3.0, hellos of SSL 2"
-            f"{''.join(f', {name}' for name in cannot)}: {REMEDY}"
+            f"TLS with phones from version {self._oldest} on by {library}; not SSL 3.0 or 2"
+            f"{', nor ' + ', '.join(cannot) + f' ({REMEDY})' if cannot else ''}"
         )
 
     def expires(self) -> float:
@@ -99,7 +105,9 @@ class PhoneTls(next_layer.NextLayer):
         self._stamp = stamp(self._file)
         try:
             self._take(load_identity(self._file))
+            self.refused = False
         except IdentityError as error:
+            self.refused = True
             # After start-up an error in the log ends nothing.
             logger.error(  # noqa: TRY400 - a mistake in a file, not in us
                 "upshim: the old certificate stays in force: %s", error, extra=event("certificate", refused=str(error))
@@ -162,19 +170,17 @@ class PhoneTls(next_layer.NextLayer):
         if may_become_tls(first):
             return True
         if is_sslv2(first):
-            self._note("a hello of SSL 2 cannot be served", context, REMEDY)
-            if secure:
-                self._pass_on(data)
-        elif is_tls(first):
+            return self._look_at_sslv2_hello(data, secure)
+        if is_tls(first):
             return self._look_at_hello(data, secure)
-        elif isinstance(mode, TransparentMode) and (data.data_server() or not looks_like_http(first)):
+        if isinstance(mode, TransparentMode) and (data.data_server() or not looks_like_http(first)):
             if not data.data_server() and may_become_more(first):
                 return True
             self._pass_on(data)
         return False
 
     def _look_at_hello(self, data: layer.NextLayer, secure: bool) -> bool:
-        first, context = data.data_client(), data.context
+        first = data.data_client()
         try:
             if len(first) > MAX_HELLO:
                 raise ValueError
@@ -185,27 +191,49 @@ class PhoneTls(next_layer.NextLayer):
             return False
         if hello is None:
             return True
+        self._serves(data, Offered.of(hello), hello.sni or "", secure=secure)  # by what mitmproxy makes of it
+        return False
+
+    def _look_at_sslv2_hello(self, data: layer.NextLayer, secure: bool) -> bool:
+        first = data.data_client()
+        if len(first) < sslv2_size(first):
+            return True
+        if self._serves(data, Offered.of_sslv2(first), "", secure=secure):
+            # What mitmproxy makes for the other framing, but for the layer that would read the hello.
+            stack = LayerStack()
+            if secure:
+                stack /= ServerTLSLayer(data.context)
+            stack /= SslV2ClientTls(data.context)
+            if isinstance(data.context.client.proxy_mode, ReverseMode):
+                stack /= next_layer.HttpLayer(data.context, HTTPMode.transparent)  # type: ignore[attr-defined]
+            data.layer = stack[0]
+        return False
+
+    def _serves(self, data: layer.NextLayer, offered: Offered, name: str, *, secure: bool) -> bool:
+        """Whether we serve it; where not, what is to be done has been."""
+        context = data.context
         if self.identity is None or self._verdicts is None:
             if secure:
                 self._note("TLS passed on unseen", context, "there is no --certs")
                 self._pass_on(data)
-        elif secure and hello.sni and not self.identity.covers(hello.sni):
-            self._note("TLS for another name passed on", context, hello.sni)
+            return False
+        if secure and name and not self.identity.covers(name):
+            self._note("TLS for another name passed on", context, name)
+        elif not self._verdicts.can_serve(data.data_client()):
+            self._note(*self._why(offered, context))
+        else:
+            return True
+        if secure:
             self._pass_on(data)
-        elif not self._verdicts.can_serve(first):
-            self._note(*self._why(hello, context))
-            if secure:
-                self._pass_on(data)
         return False
 
-    def _why(self, hello: ClientHello, context: Context) -> tuple[str, Context, str]:
-        newest = newest_of(hello)
-        needed = newest.removeprefix("TLS ")
-        if newest == "SSL 3.0":
-            return "a hello of SSL 3.0 cannot be served", context, REMEDY
+    def _why(self, offered: Offered, context: Context) -> tuple[str, Context, str]:
+        needed = offered.newest.removeprefix("TLS ")
+        if offered.newest in {"SSL 2", "SSL 3.0"}:
+            return f"a hello of {offered.newest} cannot be served", context, NO_REMEDY
         if needed < self._oldest:
-            return f"a hello of {newest} is not served", context, f"--tls-oldest {needed} would"
-        return "no cipher in common with a phone", context, f"{newest}, {suite_names(hello.cipher_suites)}: {REMEDY}"
+            return f"a hello of {offered.newest} is not served", context, f"--tls-oldest {needed} would"
+        return "no cipher in common with a phone", context, f"{offered.newest}, {suite_names(offered.suites)}: {REMEDY}"
 
     def _note(self, cause: str, context: Context, detail: str) -> None:
         self.failures.note(cause, f"{endpoint(*context.client.peername[:2])}: {detail}")

@@ -25,6 +25,8 @@ from proxy_addons.rewriter import Rewriter
 
 Value = TypeVar("Value")
 
+PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes
+
 
 class Sources(Protocol):
     """Where the numbers are."""
@@ -140,7 +142,12 @@ class Standing(Collector):
         yield from (is_open, failed, ended)
 
     def _recording(self, recording: BaseRecording) -> Iterator[Metric]:
-        lost = CounterMetricFamily("upshim_recording_lost", "What is missing in the recording.", labels=["what"])
+        lost = CounterMetricFamily(
+            "upshim_recording_lost",
+            "What is missing in the recording and why: exchanges, bodies and packets one by one. What begins with "
+            "nothing or in is made up for: a process that writes has died, a journal could not be written.",
+            labels=["what"],
+        )
         for what, count in dict(recording.lost).items():
             lost.add_metric([what], count)
         yield lost
@@ -155,12 +162,25 @@ class Standing(Collector):
         yield GaugeMetricFamily("upshim_recording_behind", "1 while the database is away.", bool(recording.behind))
         yield GaugeMetricFamily("upshim_recording_spool_bytes", "What waits for the database here.", backlog.spooled)
         yield GaugeMetricFamily(
-            "upshim_journal_failed", "1 while the journal cannot be written; nothing is rewritten then.",
+            "upshim_journal_failed", "1 while recording or journal cannot be written; nothing is rewritten then.",
             recording.journal_failed,
         )  # fmt: skip
+        resident = resident_bytes(recording.writer)
+        if resident is not None:
+            yield GaugeMetricFamily(
+                "upshim_writer_resident_memory_bytes", "Memory of the process that writes the recording.", resident
+            )
         free = free_bytes(recording.folder)
         if free is not None:
             yield GaugeMetricFamily("upshim_recording_free_bytes", "Room on the recording's disk.", free)
+
+
+def resident_bytes(process: int | None) -> int | None:
+    """The memory of a process; None where there is none."""
+    try:
+        return None if process is None else int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return None
 
 
 def free_bytes(folder: Path) -> int | None:

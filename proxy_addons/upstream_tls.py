@@ -9,13 +9,14 @@ from typing import Any
 
 import certifi
 
+NAMES = {"1.0": "TLS1", "1.1": "TLS1_1", "1.2": "TLS1_2"}  # of versions, as mitmproxy calls them
 # Whoever allows for anything older allows for everything OpenSSL still speaks.
 OLDEST = {"TLS1_2": ssl.TLSVersion.TLSv1_2, "TLS1_3": ssl.TLSVersion.TLSv1_3}
 
 
 def tls_context(options: Any) -> ssl.SSLContext:
     """A context from mitmproxy's options. Raises `OSError` where a file they name cannot be used."""
-    return _context(
+    return context_of(
         options.ssl_insecure,
         options.ssl_verify_upstream_trusted_ca,
         options.ssl_verify_upstream_trusted_confdir,
@@ -24,7 +25,8 @@ def tls_context(options: Any) -> ssl.SSLContext:
 
 
 @lru_cache(4)
-def _context(insecure: bool, ca_file: str | None, ca_folder: str | None, oldest: str) -> ssl.SSLContext:
+def context_of(insecure: bool, ca_file: str | None, ca_folder: str | None, oldest: str) -> ssl.SSLContext:
+    """The same from their values; `oldest` is one of mitmproxy's `NAMES`. Raises `OSError`."""
     file, folder = (str(Path(path).expanduser()) if path else None for path in (ca_file, ca_folder))
     context = verifying(file or (None if folder else certifi.where()), folder)
     if insecure:

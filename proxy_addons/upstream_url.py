@@ -24,11 +24,13 @@ def is_host(text: str) -> bool:
 
 def parse_upstream(text: str) -> tuple[str, int]:
     """`host:port`, or a URL whose scheme gives the port. Raises `ValueError` with one line."""
+    if "@" in text:  # it is not shown: there is a password
+        raise ValueError("a login before the host is not supported: expected a server such as http://10.0.0.5")
     try:
         parts = urlsplit(text if "//" in text else f"//{text}")
         port = parts.port or {"http": 80, "https": 443, "": 80}.get(parts.scheme)
     except ValueError:
         port = parts = None
-    if parts is None or not port or parts.username or parts.path.strip("/") or not is_host(parts.hostname or ""):
+    if parts is None or not port or parts.path.strip("/") or not is_host(parts.hostname or ""):
         raise ValueError(f"expected a server such as http://10.0.0.5 or https://10.0.0.5:8443, found {text!r}")
     return (parts.hostname or "").lower(), port

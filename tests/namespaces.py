@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ SUBNETS = {"phone": 1, "server": 2}  # each with the router at .1
 PHONE, PHONE6 = "10.77.1.2", "fd77:1::2"
 SERVERS = ("10.77.2.5", "10.77.2.6", "fd77:2::5")
 ROUTER = "10.77.1.1"
-SETTINGS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+_SETTING = re.compile(r"^#\s+(net\..* = \d)$", re.MULTILINE)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,8 +70,13 @@ class Network:
                 self.run(where, ip, "link", "set", wire, "up")
             self.run(name, ip, "route", "add", "default", "via", f"10.77.{subnet}.1")
             self.run(name, ip, "-6", "route", "add", "default", "via", f"fd77:{subnet}::1")
-        for setting in SETTINGS:
-            self.run("router", "sh", "-c", f"echo 1 > /proc/sys/{setting}")
+
+    def become_router(self, printed: str) -> None:
+        """Do as the printed text of nftables says: its lines for sysctl, and the table."""
+        settings = "".join(f"{setting}\n" for setting in _SETTING.findall(printed))
+        self.run("router", require_tool("sysctl"), "-p", "-", text=settings)
+        for _ in range(2):  # it may be loaded again
+            self.run("router", require_tool("nft"), "-f", "-", text=printed)
 
     def remove(self) -> None:
         """Remove everything; the wires go with their namespaces."""

@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (0 good, 1 the answer is no, 2 unusable input)."""
     if argv is None:  # the command itself, and not a test that looks at what is printed
         output.take_over()
+        hold_signals(sys.argv[1:])
     words = list(sys.argv[1:] if argv is None else argv)
     who = "upshim"
     try:
@@ -96,6 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_UNUSABLE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def hold_signals(words: Sequence[str]) -> None:
+    """What a proxy acts on may come before it is ready to, and must not end it."""
+    if words[:1] == ["proxy"]:
+        from proxy_addons import early_signals  # noqa: PLC0415 - the other verbs end as they always do
+
+        early_signals.hold()
 
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:

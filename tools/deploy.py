@@ -3,6 +3,7 @@
 Examples:
   upshim deploy haproxy --upstream http://10.0.0.5 --shim 127.0.0.1:8081 --shim 127.0.0.1:8082 --listen '*:80'
   upshim deploy systemd --upstream http://10.0.0.5 --listen 0.0.0.0:80 --rules /etc/upshim/rules.toml
+  upshim deploy systemd --upstream http://10.0.0.5 --instance a --listen 127.0.0.1:8081 --admin 127.0.0.1:9181
   upshim deploy socket --upstream http://10.0.0.5 --listen 0.0.0.0:80 > /etc/systemd/system/upshim.socket
   upshim deploy nftables --upstream http://10.0.0.5 --upstream https://10.0.0.5 --upstream 'http://[fd00::5]'
   upshim deploy lighttpd --upstream http://10.0.0.5 --shim 127.0.0.1:8080 --listen '*:443' --certs /etc/upshim.pem
@@ -25,10 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from proxy_addons.upstream_url import is_host, parse_upstream
+from proxy_addons.admin import is_loopback
+from proxy_addons.upstream_url import is_host
 from tools import grafana
 from tools.errors import EXIT_OK, UnusableInput
-from tools.proxy import VERSIONS
+from tools.proxy import VERSIONS, place_of_server
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = {
@@ -41,6 +43,7 @@ KINDS = {
 }
 WATCHING = ("alerts", "grafana")  # they depend on nothing
 HEALTH = "/__upshim/health"
+CERTS_GROUP = "upshim-certs"  # whose members may read the phones' certificate
 HOMES = ("/home", "/root", "/run/user")
 RESOLVERS = """
 # HAProxy looks the server's name up while it runs, by DNS alone: without /etc/hosts and search domains. The address
@@ -62,6 +65,7 @@ listen to_{name}
     bind {way}
     server {name} {shim} check"""
 _FILE = re.compile(r"[\w./~+@,-]+")
+_INSTANCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,15}")
 _PATH = re.compile(r"/[\w./~-]*")
 
 
@@ -80,6 +84,15 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The operator's end of one upshim: its unit, where it serves health and metrics, and the file of the token."""
+
+    unit: str = "upshim"
+    admin: Address = Address("127.0.0.1", 9180)
+    token: Path | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +135,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode", choices=("reverse", "transparent"), default="reverse", help="systemd: how phones reach upshim"
     )
     parser.add_argument("--rules", metavar="FILE", type=Path, help="systemd: what to rewrite; everybody may read it")
+    parser.add_argument(
+        "--admin", metavar="HOST:PORT", help=f"systemd: health and metrics (default {Operator().admin})"
+    )
+    parser.add_argument(
+        "--admin-token", metavar="FILE", type=Path, help="systemd: its token, which root alone may read"
+    )
+    parser.add_argument("--instance", metavar="NAME", help="systemd, socket: one of several on this machine")
     parser.add_argument("--program", metavar="FILE", type=Path, help="systemd: the upshim to start (default: this one)")
 
 
@@ -144,12 +164,17 @@ def run(args: argparse.Namespace) -> int:
     listen = [address("--listen", text) for text in args.listen or usual]
     more = args.upstream[1:]
     files = args.program, args.certs, args.rules
+    operator = operators_end(args.admin, args.admin_token, args.instance)
     if args.kind == "systemd":
         for place in hidden_from_unit(args.program):
             told = "ProtectHome=yes hides it from the unit: install upshim in /opt, by the system's own Python"
             print(f"upshim deploy: {place}: {told}", file=sys.stderr)
+        if args.certs is not None and in_home(args.certs):
+            told = "ProtectHome=yes hides it from the unit: put it below /etc"
+            print(f"upshim deploy: {args.certs}: {told}", file=sys.stderr)
     server = args.server_ca, args.server_tls_oldest
-    print(render(args.kind, args.upstream[0], shims, listen, args.health, *files, args.mode, more, *server), end="")
+    text = render(args.kind, args.upstream[0], shims, listen, args.health, *files, args.mode, more, operator, *server)
+    print(text, end="")
     return EXIT_OK
 
 
@@ -164,6 +189,7 @@ def render(
     rules: Path | None = None,
     mode: str = "reverse",
     more: Sequence[str] = (),
+    operator: Operator | None = None,
     server_ca: Path | None = None,
     server_oldest: str = VERSIONS[-1],
 ) -> str:
@@ -186,6 +212,7 @@ def render(
         "host": server.host,
         "port": str(server.port),
         "shim_port": str(shims[0].port) if shims else "",
+        "name": (operator := operator or Operator()).unit,
     }
     if kind == "haproxy":
         tls = tls_to(server, server_ca, server_oldest) if secure else ""
@@ -217,7 +244,7 @@ def render(
         if mode == "transparent":
             places["options"] += " --mode transparent"
         if certs is not None:
-            places["options"] += " --certs %d/phones.pem --tls-oldest 1.0"
+            places["options"] += f" --certs {plain_path('--certs', certs)} --tls-oldest 1.0"
         if rules is not None:
             places["options"] += f" --rules {plain_path('--rules', rules)}"
         if server_ca is not None:
@@ -226,8 +253,23 @@ def render(
             places["options"] += f" --server-tls-oldest {server_oldest}"
         if health != HEALTH:
             places["options"] += f" --health {health}"
-        places["extras"] = "".join(f"{line}\n" for line in unit_lines(certs, mode))
+        places["options"] += f" --admin {operator.admin}"
+        if operator.token is not None:
+            places["options"] += " --admin-token %d/admin-token"
+        places["extras"] = "".join(f"{line}\n" for line in unit_lines(certs, mode, operator.token))
     return Text((TEMPLATES / KINDS[kind]).read_text("utf-8")).substitute(places)
+
+
+def operators_end(admin: str | None, token: Path | None, instance: str | None) -> Operator:
+    """As the options say. Raises `UnusableInput`."""
+    if instance is not None and not _INSTANCE.fullmatch(instance):
+        raise UnusableInput(f"--instance: expected a short name such as a or 8081, found {instance!r}")
+    if instance is not None and admin is None:
+        raise UnusableInput("--instance needs an --admin of its own: two cannot listen on one port")
+    where = Operator().admin if admin is None else address("--admin", admin)
+    if token is None and not is_loopback(where.host):
+        raise UnusableInput(f"--admin: {where.host} can be reached from outside: --admin-token FILE")
+    return Operator("upshim" if instance is None else f"upshim-{instance}", where, token)
 
 
 def check_tls(kind: str, secure: bool, listen: list[Address], certs: Path | None) -> None:
@@ -278,7 +320,12 @@ def hidden_from_unit(program: Path | None) -> list[Path]:
     parts = [started, started.resolve(), *interpreter_of(started)]
     if program is None:
         parts += [Path(sys.executable).resolve(), Path(__file__).resolve()]
-    return [part for part in parts if any(part.absolute().is_relative_to(home) for home in HOMES)][:1]
+    return [part for part in parts if in_home(part)][:1]
+
+
+def in_home(file: Path) -> bool:
+    """Whether a unit with ProtectHome=yes sees nothing of it."""
+    return any(file.absolute().is_relative_to(home) for home in HOMES)
 
 
 def interpreter_of(script: Path) -> list[Path]:
@@ -301,11 +348,16 @@ def redirect(upstream: str, port: int) -> str:
     return f"        {'ip' if version == 4 else 'ip6'} daddr {server.host} tcp dport {server.port} redirect to :{port}"
 
 
-def unit_lines(certs: Path | None, mode: str) -> Iterator[str]:
+def unit_lines(certs: Path | None, mode: str, token: Path | None = None) -> Iterator[str]:
     """What a unit has more than others."""
     if certs is not None:
-        yield "# The key stays root's. A new file is read at the next start."
-        yield f"LoadCredential=phones.pem:{plain_path('--certs', certs)}"
+        file = plain_path("--certs", certs)
+        yield "# So that a new certificate is taken without a restart, when its file changes and at `systemctl reload`."
+        yield f"# groupadd --system {CERTS_GROUP}; chgrp {CERTS_GROUP} {file}; chmod 640 {file}"
+        yield f"SupplementaryGroups={CERTS_GROUP}"
+    if token is not None:
+        yield "# The file stays root's. A new token is read at the next start."
+        yield f"LoadCredential=admin-token:{plain_path('--admin-token', token)}"
     if mode == "transparent":
         yield "# `upshim deploy nftables > /etc/upshim.nft`; + is for root's rights."
         yield "ExecStartPost=+/usr/sbin/nft -f /etc/upshim.nft"
@@ -352,13 +404,8 @@ def watching(kind: str) -> str:
 
 def server_of(upstream: str) -> tuple[bool, Address]:
     """Whether the server is spoken to by TLS, and its address. Raises `UnusableInput`."""
-    scheme = upstream.partition("://")[0].lower()
-    try:
-        if scheme not in {"http", "https"}:
-            raise ValueError(f"expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
-        return scheme == "https", Address(*parse_upstream(upstream))
-    except ValueError as error:
-        raise UnusableInput(f"--upstream: {error}") from error
+    scheme, host, port = place_of_server("--upstream", upstream)
+    return scheme == "https", Address(host, port)
 
 
 def address(option: str, text: str) -> Address:

@@ -14,8 +14,8 @@ class UnusableInput(Exception):
     """An input or option that cannot be used: one line on stderr, exit 2."""
 
 
-# A password may hold what should have been escaped: up to the last @ that can be meant.
-_LOGIN = re.compile(r"(//[^\s:/@]*):.*@|((?<![\w/])[^\s:/@'\"]+):(?!//)\S*@")
+# A password may hold what should have been escaped: up to the last @ before another URL begins.
+_LOGIN = re.compile(r"(//[^\s:/@]*):(?:(?!\s\S*://).)*@|((?<![\w/])[^\s:/@'\"]+):(?!//)\S*@")
 
 
 def without_passwords(line: str) -> str:

@@ -9,18 +9,23 @@ from typing import Any
 
 WIDTH, HEIGHT = 8, 8  # three panels stand side by side
 SOURCE = {"type": "prometheus", "uid": "${source}"}
-WHERE = '{instance=~"$instance"}'
+CHOSEN = 'instance=~"$instance"'
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A chart: PromQL with its legend, one or more times; `@` stands for the chosen instances."""
+    """A chart: PromQL with its legend, one or more times; `@`, or `{@, ...}`, stands for the chosen instances."""
 
     title: str
     queries: tuple[tuple[str, str], ...]
     unit: str = "short"
     stacked: bool = False
     about: str = ""
+
+
+def of_chosen(expr: str) -> str:
+    """A query of the instances that are chosen."""
+    return expr.replace("{@", f"{{{CHOSEN}").replace("@", f"{{{CHOSEN}}}")
 
 
 def quantile(which: float, metric: str, by: str = "") -> str:
@@ -62,9 +67,10 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (
                     ("upshim_rules@", "rules {{instance}}"),
                     ("upshim_rules_reload_successful@", "file accepted {{instance}}"),
+                    ("upshim_certificate_reload_successful@", "certificate accepted {{instance}}"),
                     ("upshim_rewriting_stopped@", "stopped {{instance}}"),
                     ("upshim_dry_run@", "dry run {{instance}}"),
-                    ('upshim_packages{state="not there"}', "packages missing {{instance}}"),
+                    ('upshim_packages{@, state="not there"}', "packages missing {{instance}}"),
                 ),
                 about="Age of the rules: time() - upshim_rules_loaded_timestamp_seconds.",
             ),
@@ -105,7 +111,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (
                     (per_second("upshim_fail_open_total", "instance"), "failed open {{instance}}"),
                     (
-                        'sum by (kind) (rate(upshim_exchanges_total{outcome="broken"}[$__rate_interval]))',
+                        'sum by (kind) (rate(upshim_exchanges_total{@, outcome="broken"}[$__rate_interval]))',
                         "broken {{kind}}",
                     ),
                 ),
@@ -146,7 +152,15 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     (per_second("upshim_connections_closed_total", "why"), "closed: {{why}}"),
                 ),
             ),
-            Panel("Memory", (("process_resident_memory_bytes@", "{{instance}}"),), "bytes"),
+            Panel(
+                "Memory",
+                (
+                    ("process_resident_memory_bytes@", "{{instance}}"),
+                    ("upshim_writer_resident_memory_bytes@", "writer {{instance}}"),
+                ),
+                "bytes",
+                about="The unit's MemoryMax is for both together.",
+            ),
             Panel(
                 "Processor and descriptors",
                 (
@@ -214,7 +228,7 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
         "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0, "custom": custom}, "overrides": []},
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
         "targets": [
-            {"refId": chr(ord("A") + n), "datasource": SOURCE, "expr": expr.replace("@", WHERE), "legendFormat": legend}
+            {"refId": chr(ord("A") + n), "datasource": SOURCE, "expr": of_chosen(expr), "legendFormat": legend}
             for n, (expr, legend) in enumerate(panel.queries)
         ],
     }

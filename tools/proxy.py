@@ -18,6 +18,7 @@ import os
 import re
 import ssl
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MODES = ("reverse", "transparent", "regular")
 VERSIONS = ("1.0", "1.1", "1.2")
+NEWEST = VERSIONS[-1]
 DEFAULT_LISTEN = "127.0.0.1:8080"
 _OPTION = re.compile(r"\bupshim_([a-z_]+)")  # as the addon calls what is an option here
 
@@ -64,6 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-days", type=int, default=0, metavar="N", help="remove what was recorded before that")
     parser.add_argument("--keep-bytes", type=int, default=0, metavar="N", help="remove the oldest above this size")
     parser.add_argument("--pcap", type=Path, metavar="FILE", help="also write the phones' side as a packet capture")
+    parser.add_argument(
+        "--pcap-bytes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write it to several files, and remove the oldest above this",
+    )
     parser.add_argument("--profile", type=Path, metavar="FILE", help="vocabulary added to the built-in one (TOML)")
     parser.add_argument("--dry-run", action="store_true", help="decide and record, but change nothing")
     parser.add_argument(
@@ -123,11 +132,7 @@ def run(args: argparse.Namespace) -> int:
     from proxy_addons import log_lines  # noqa: PLC0415
     from proxy_addons.launcher import Launch, StartError, serve  # noqa: PLC0415
 
-    for option, value in (("--drain", args.drain), ("--keep-days", args.keep_days), ("--keep-bytes", args.keep_bytes)):
-        if not 0 <= value < float("inf"):
-            raise UnusableInput(f"{option}: expected 0 or more, found {value:g}")
-    if args.health and not args.health.startswith("/"):
-        raise UnusableInput(f"--health: expected a path such as /healthz, found {args.health!r}")
+    check_options(args)
     upstreams, modes = listeners(args.mode, args.upstream, args.listen or [DEFAULT_LISTEN])
     state = args.state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "upshim"
     log = log_lines.start(sys.stderr, args.log_format)
@@ -145,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
         record=args.record,
         profile=args.profile,
         pcap=args.pcap,
+        pcap_bytes=args.pcap_bytes,
         dry_run=args.dry_run,
         kill_switch=args.kill_switch,
         body_limit=args.body_limit,
@@ -163,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
         server_ca=readable("--server-ca", args.server_ca),
         server_insecure=args.server_insecure,
         server_tls_oldest=args.server_tls_oldest,
-        via=None if args.via is None else proxy_beyond(args.via, args.mode, upstreams),
+        via=None if args.via is None else proxy_beyond(args.via, args.mode, args.upstream),
         trust_forwarded=args.trust_forwarded,
     )
 
@@ -187,13 +193,45 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """What can be said of the options by themselves. Raises `UnusableInput`."""
+    for option, number in (
+        ("--drain", args.drain),
+        ("--keep-days", args.keep_days),
+        ("--keep-bytes", args.keep_bytes),
+        ("--pcap-bytes", args.pcap_bytes),
+    ):
+        if not 0 <= number < float("inf"):
+            raise UnusableInput(f"{option}: expected 0 or more, found {number:g}")
+    for option, number in (
+        ("--max-connections", args.max_connections),
+        ("--max-per-client", args.max_per_client),
+        ("--idle", args.idle),
+        ("--body-limit", args.body_limit),
+    ):
+        if number is not None:
+            above_zero(option, number)
+    if args.health and not args.health.startswith("/"):
+        raise UnusableInput(f"--health: expected a path such as /healthz, found {args.health!r}")
+    for needed, has_it, options in (
+        ("--record", args.record, ("keep_days", "keep_bytes", "store_users", "pcap")),
+        ("--admin", args.admin, ("admin_token",)),
+        ("--pcap", args.pcap, ("pcap_bytes",)),
+    ):
+        for option in options if has_it is None else ():
+            if getattr(args, option):
+                raise UnusableInput(f"--{option.replace('_', '-')} needs {needed}")
+    if args.record is None and args.store != "full":
+        raise UnusableInput("--store needs --record")
+    if args.certs is None and args.tls_oldest != NEWEST:
+        raise UnusableInput("--tls-oldest needs --certs")
+
+
 def bounds(args: argparse.Namespace) -> Bounds:
-    """What phones may take. Raises `UnusableInput`."""
+    """What phones may take."""
     from proxy_addons.limits import Bounds  # noqa: PLC0415
 
-    above_zero("--max-connections", args.max_connections)
-    above_zero("--max-per-client", 1 if args.max_per_client is None else args.max_per_client)
-    idle = above_zero("--idle", args.idle)
+    idle: float = args.idle
     return Bounds(args.max_connections, args.max_per_client, head_within=min(30, idle), idle=idle, stalled=idle)
 
 
@@ -209,53 +247,64 @@ def readable(option: str, file: Path | None) -> Path | None:
     return file
 
 
-def proxy_beyond(text: str, mode: str, upstreams: list[str]) -> tuple[Literal["http", "https"], str, int]:
+Url = tuple[Literal["http", "https"], str, int]
+
+
+def proxy_beyond(text: str, mode: str, upstreams: Sequence[str]) -> Url:
     """The proxy through which the server is reached. Raises `UnusableInput`."""
     if mode == "regular" or not upstreams:
         raise UnusableInput("--via needs --upstream, and --mode reverse or transparent")
-    scheme = text.partition("://")[0]
-    if scheme not in {"http", "https"}:
-        raise UnusableInput(f"--via: expected http://HOST[:PORT] or https://HOST[:PORT], found {text!r}")
-    try:
-        host, port = parse_upstream(text)
-    except ValueError as error:
-        raise UnusableInput(f"--via: {error}") from error
-    return ("https" if scheme == "https" else "http"), host, port
+    return place_of_server("--via", text)
 
 
 def listeners(mode: str, upstreams: list[str], listen: list[str]) -> tuple[list[str], list[str]]:
     """The servers that may be connected to, and mitmproxy's mode specifications. Raises `UnusableInput`."""
-    if mode != "transparent" and len(upstreams) != 1:
-        raise UnusableInput(f"--mode {mode} {'takes one' if upstreams else 'needs'} --upstream")
+    places = servers(mode, upstreams)
+    if mode != "transparent" and not upstreams:
+        raise UnusableInput(f"--mode {mode} needs --upstream")
     name = f"reverse:{upstreams[0].rstrip('/')}" if mode == "reverse" else mode
-    servers, listened = [place_of_server(one) for one in upstreams], [address(text) for text in listen]
-    if mode == "reverse" and any(comes_back(servers[0], one) for one in listened):
+    listened = addresses(listen)
+    if mode == "reverse" and any(comes_back(places[0][1:], one) for one in listened):
         raise UnusableInput(f"--upstream {upstreams[0]}: expected the server, found what --listen names")
-    return servers, [f"{name}@{one}" for one in listened]
+    shown = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for _, host, port in places]
+    return shown, [f"{name}@{host}:{port}" for host, port in listened]
 
 
-def comes_back(server: str, listened: str) -> bool:
+def comes_back(server: tuple[str, int], listened: tuple[str, int]) -> bool:
     """Whether what is sent to a server arrives here, as far as the addresses themselves tell."""
-    (host, port), (own, own_port) = host_and_port("--upstream", server), host_and_port("--listen", listened)
+    (host, port), (own, own_port) = server, listened
     loopback = host == "localhost" or host.startswith("127.") or host == "::1"
     return port == own_port != 0 and (own == host or (loopback and own in {"0.0.0.0", "::", "localhost"}))
 
 
-def place_of_server(upstream: str) -> str:
-    """Its host and port. Raises `UnusableInput`."""
-    if not upstream.startswith(("http://", "https://")):
-        raise UnusableInput(f"--upstream: expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
+def servers(mode: str, upstreams: Sequence[str]) -> list[Url]:
+    """The servers by scheme, host and port. Raises `UnusableInput`."""
+    if mode != "transparent" and len(upstreams) > 1:
+        raise UnusableInput(f"--mode {mode} takes one --upstream")
+    return [place_of_server("--upstream", one) for one in upstreams]
+
+
+def place_of_server(option: str, text: str) -> Url:
+    """What a URL names. Raises `UnusableInput`."""
+    scheme = text.partition("://")[0]
+    if scheme not in {"http", "https"} and "@" not in text:
+        raise UnusableInput(f"{option}: expected http://HOST[:PORT] or https://HOST[:PORT], found {text!r}")
     try:
-        host, port = parse_upstream(upstream)
+        host, port = parse_upstream(text)
     except ValueError as error:
-        raise UnusableInput(f"--upstream: {error}") from error
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise UnusableInput(f"{option}: {error}") from error
+    return ("https" if scheme == "https" else "http"), host, port
 
 
-def address(text: str) -> str:
-    """Check a HOST:PORT to listen on. Raises `UnusableInput`."""
-    host, port = host_and_port("--listen", text)
-    return f"{host}:{port}"
+def addresses(listen: Sequence[str]) -> list[tuple[str, int]]:
+    """Where to listen. Raises `UnusableInput`, also where it is told twice."""
+    found: list[tuple[str, int]] = []
+    for text in listen:
+        place = host_and_port("--listen", text)
+        if place in found:
+            raise UnusableInput(f"--listen {text} is given twice")
+        found.append(place)
+    return found
 
 
 def host_and_port(option: str, text: str) -> tuple[str, int]:

@@ -7,12 +7,12 @@ Examples:
   upshim rules explain rules.toml --model CX700 --version 1.0.522.73 --at 2026-01-05T23:30 --record rec --json
   upshim rules explain rules.toml --model CX700 --version 1.0.522.73 --upstream http://10.0.0.5 --admin 127.0.0.1:9180
   upshim rules stop --kill-switch /run/upshim/stop
-  upshim rules start --admin 127.0.0.1:9180
+  upshim rules stop --admin 127.0.0.1:9180 --why "phones at Berlin do not come back"
 
 What the phone would say beyond the options (vendor, revision, ...) is taken from the file's path for that model.
 explain exits 0 if the phone would be given something, 1 if not; no limit counts without --record, which holds history.
 stop and start act on a running proxy, from the next exchange on: through the file its --kill-switch names, or its
-admin listener, which makes and removes that file where there is one. What the file stops, a restart does not start.
+admin listener, which keeps a stop in the proxy's --state. What is stopped, a restart does not start.
 """
 
 from __future__ import annotations

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import http.client
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from proxy_addons.admin import read_token
 from proxy_addons.kill_switch import make, remove, why_file
 from tools.errors import EXIT_OK, EXIT_PROBLEM, UnusableInput
 
@@ -21,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kill-switch", type=Path, metavar="FILE", help="the file of the proxy's own --kill-switch")
     parser.add_argument("--admin", metavar="HOST:PORT", help="the proxy's own --admin")
     parser.add_argument("--admin-token", type=Path, metavar="FILE", help="token that --admin asks for")
+    parser.add_argument("--why", metavar="TEXT", default="", help="with --admin: is told as long as it is stopped")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
 
@@ -33,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     if args.kill_switch is not None:
         why = by_file(args.kill_switch, stop=stop)
     if args.admin is not None:
-        told = ask(args.admin, args.admin_token, "POST", "/stop" if stop else "/start")
+        said = ": ".join(filter(None, (who(), args.why)))
+        told = ask(args.admin, args.admin_token, "POST", "/stop" if stop else "/start", said)
         why = str(told.get("stopped") or "")
     if args.json:
         print(json.dumps({"kind": "switch", "stopped": why or None}))
@@ -60,20 +65,26 @@ def by_file(file: Path, *, stop: bool) -> str:
     return why_file(file)
 
 
-def ask(admin: str, token: Path | None, method: str, path: str) -> dict[str, Any]:
+def who() -> str:
+    """Who commands it; blank where the machine does not know."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def ask(admin: str, token: Path | None, method: str, path: str, why: str = "") -> dict[str, Any]:
     """What an admin listener answers. Raises `UnusableInput`."""
     try:
         url = urlsplit(admin if "//" in admin else f"//{admin}")
         host, port = url.hostname, url.port
-        headers = {"X-Upshim-Command": "1"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token.read_text('utf-8').strip()}"
     except ValueError:
         host = port = None
-    except OSError as error:
-        raise UnusableInput(f"{token}: {error.strerror}") from error
     if not host or not port:
         raise UnusableInput(f"--admin: expected HOST:PORT, found {admin!r}")
+    headers = {"X-Upshim-Command": "1", "X-Upshim-Why": quote(why)}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token_of(token)}"
     try:
         with closing(http.client.HTTPConnection(host, port, timeout=WITHIN)) as connection:
             connection.request(method, path, headers=headers)
@@ -88,3 +99,11 @@ def ask(admin: str, token: Path | None, method: str, path: str) -> dict[str, Any
     if not isinstance(found, dict):
         raise UnusableInput(f"{admin}: no answer of an upshim admin listener: {str(found)[:40]}")
     return found
+
+
+def token_of(file: Path) -> str:
+    """The token that an admin listener asks for. Raises `UnusableInput`."""
+    try:
+        return read_token(file)
+    except ValueError as error:
+        raise UnusableInput(str(error)) from error

@@ -134,13 +134,15 @@ def signature_hash(chain: Chain, circumstances: Circumstances) -> Iterator[Findi
         evidence = {"certificate": str(certificate.subject), "signature_algorithm": certificate.signature_algorithm}
         digest = certificate.signature_hash or ""
         if digest in {"sha224", "sha256", "sha384", "sha512"} and not circumstances.sha2:
-            if certificate.self_issued:
-                # Nobody has to check a root's own signature, but no source says that this firmware does not.
-                words = f"The root {_title(certificate)} is signed with SHA-2, which R2-era firmware does not support."
+            words = f"{_title(certificate)} is signed with SHA-2, which R2-era firmware does not support."
+            if not certificate.self_issued:
+                yield Finding("sha2-signature", ERROR, words, evidence)
+            elif certificate is chain.path[0]:
+                # A phone that holds it as trusted need not check its signature, but no source says that it does not.
                 yield Finding("sha2-signature", WARNING, words, evidence)
             else:
-                words = f"{_title(certificate)} is signed with SHA-2, which R2-era firmware does not support."
-                yield Finding("sha2-signature", ERROR, words, evidence)
+                words = f"The root {_title(certificate)} is signed with SHA-2: nobody has to check a root's signature."
+                yield Finding("sha2-signature", INFO, words, evidence)
         elif digest in {"md2", "md5"}:
             yield Finding(
                 "weak-signature", WARNING, f"{_title(certificate)} is signed with {digest.upper()}.", evidence

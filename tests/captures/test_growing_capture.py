@@ -17,6 +17,7 @@ from captures.exchange import Body, Exchange, Request, Response
 from captures.growing_capture import growing_capture
 from captures.pcap_mirror import PcapMirror
 from captures.sources import read_exchanges
+from proxy_addons.open_recording import mirror_at
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -58,6 +59,63 @@ def test_what_a_killed_process_left_half_written_is_cut_off(missing: int) -> Non
         assert found[0] == "/1"
 
 
+def sizes(folder: Path) -> dict[str, int]:
+    return {one.name: one.stat().st_size for one in folder.iterdir()}
+
+
+def test_the_oldest_goes_when_there_is_no_room_for_more(tmp_path: Path) -> None:
+    path = tmp_path / "p.pcapng"
+    (tmp_path / "p.3.pcapng").write_text("not ours")
+    made = mirror(path, (1,))
+    made.close()
+    one = path.stat().st_size
+    most = 8 * one
+    made = PcapMirror(path, most)
+    for number in range(2, 60):
+        made.recorded(BodyFiles(path.parent), exchange(number))
+        assert sum(sizes(tmp_path).values()) <= most + one
+    made.close()
+    assert (tmp_path / "p.3.pcapng").read_text() == "not ours"
+    (tmp_path / "p.3.pcapng").unlink()
+    assert {"p.2.pcapng", "p.4.pcapng"} < set(sizes(tmp_path)) <= {"p.pcapng"} | {f"p.{n}.pcapng" for n in (2, 4, 5)}
+    # Each file is whole by itself, and what is left are the newest, none missing.
+    kept = sorted(int(target[1:]) for place in tmp_path.iterdir() for target in targets(place))
+    assert kept == list(range(kept[0], 60))
+    assert len(kept) >= 6
+
+
+def test_what_an_earlier_process_has_left_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "p.pcapng"
+    mirror(path, range(20)).close()
+    left = path.read_bytes()
+    most = len(left)
+    for number in range(3):  # processes
+        made = mirror_at(path, most)
+        assert f" of {most} bytes, and stay" in caplog.text
+        caplog.clear()
+        for _ in range(40):
+            made.recorded(BodyFiles(path.parent), exchange(100 + number))
+        made.close()
+        assert path.read_bytes() == left
+        assert sum(sizes(tmp_path).values()) <= 2 * most  # 120 exchanges take six times as much
+
+
+def test_what_took_the_place_of_ours_stays(tmp_path: Path) -> None:
+    path = tmp_path / "p.pcapng"
+    made = PcapMirror(path, 4)  # every exchange fills one
+    made.recorded(BodyFiles(path.parent), exchange(1))
+    path.rename(tmp_path / "aside")
+    path.write_text("somebody else's")
+    with pytest.raises(FileExistsError):
+        made.recorded(BodyFiles(path.parent), exchange(2))
+    assert path.read_text() == "somebody else's"
+    path.unlink()
+    made.recorded(BodyFiles(path.parent), exchange(3))  # and it goes on
+    made.close()
+    assert targets(path) == ["/3"]
+    assert targets(tmp_path / "aside") == ["/1"]
+
+
 def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "phones.pcapng"
     before = mirror(path, (1,))
@@ -84,7 +142,11 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     os.mkfifo(path)
     reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        mirror(path, (1,)).close()
+        made = PcapMirror(path, 4)  # has no size to be bounded
+        for number in (1, 2):
+            made.recorded(BodyFiles(tmp_path), exchange(number))
+        made.close()
+        assert sizes(tmp_path) == {"pipe": 0}
         assert os.read(reading, 4) == b"\n\r\r\n"
     finally:
         os.close(reading)

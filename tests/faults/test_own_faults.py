@@ -6,15 +6,19 @@ The end of the process is tested in tests/proxy_addons: kill -9 (test_in_mitmpro
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +26,9 @@ from captures.errors import StoreError
 from captures.exchange import Exchange
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, INTERIM, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
-from tests.conftest import ROOT
+from tests.conftest import ROOT, require_tool
 from tests.faults.raw import body_of, check_request, exchange, status_of, until
+from tests.namespaces import missing
 from tests.proxies import Proxy, command, running, started
 from tests.proxy_addons.test_launcher import admin_port, get
 from tests.proxy_addons.test_metrics import samples
@@ -200,7 +205,93 @@ def test_a_clock_that_jumps(seconds: int, place: Place) -> None:
     assert place.trouble() == trouble
 
 
-def test_a_full_disk(server: Server, rules: Path, tmp_path: Path) -> None:
+@contextmanager
+def small_disk(folder: Path, words: list[str]) -> Iterator[tuple[Proxy, Path]]:
+    """A proxy in whose eyes, and nobody else's, a folder is a disk of 3 MB; and where others find that."""
+    if os.geteuid():
+        missing("only root mounts a small disk")
+    folder.mkdir()
+    inside = [
+        require_tool("unshare"),
+        "-m",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"',
+        str(folder),
+    ]
+    tried = subprocess.run([*inside, "true"], capture_output=True, text=True, timeout=30, check=False)
+    if tried.returncode:
+        missing(f"no small disk can be mounted here: {tried.stderr.strip()}")
+    with started([*inside, *words]) as proxy:
+        yield proxy, Path(f"/proc/{proxy.process.pid}/root{folder}")
+
+
+def fill(file: Path) -> None:
+    """Take what room there is."""
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as full:
+        while True:
+            full.write(bytes(4096))
+
+
+def told_there(proxy: Proxy, folder: Path) -> list[dict[str, Any]]:
+    """What is recorded in a folder that only the proxy sees."""
+    words = [require_tool("nsenter"), "-m", "-t", str(proxy.process.pid)]
+    words += [sys.executable, "-m", "tools", "exchanges", "--json", str(folder)]
+    told = subprocess.run(
+        words, capture_output=True, timeout=60, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    return [line for line in map(json.loads, told.stdout.splitlines()) if line["kind"] == "exchange"]
+
+
+def lost(proxy: Proxy, what: str) -> float:
+    """How many of these the recording lacks, as the metrics tell it."""
+    _, text = get(admin_port(proxy), "/metrics")
+    counts = {dict(labels).get("what", ""): value for (name, labels), value in samples(text).items() if "_lost" in name}
+    return sum(count for told, count in counts.items() if told.startswith(what))
+
+
+HEADERS = REPORT_ZERO.replace('then.report = "0.0.0.0"', 'then.request_headers.set = { X-New = "1" }')
+
+
+@pytest.mark.parametrize("rule", [REPORT_ZERO, HEADERS], ids=["report", "headers"])
+def test_a_disk_without_room(rule: str, server: Server, rules: Path, tmp_path: Path) -> None:
+    rules.write_text(rule)
+    disk = tmp_path / "disk"
+    options = {"rules": rules, "record": disk / "rec", "admin": "127.0.0.1:0"}
+    asked = 0
+
+    def ask() -> bool:
+        """Whether the check was rewritten; the answer is the server's either way."""
+        nonlocal asked
+        asked += 1
+        check = check_request(body=check_body(mac=f"0004F20004{asked:02d}"))
+        assert body_of(exchange(proxy.port, check)) == answer_body()
+        return told_zero(server) or b"X-New" in server.received[-1].head
+
+    with small_disk(disk, command("upshim", server.url, tmp_path / "s", **options)) as (proxy, there):
+        assert [ask() for _ in range(3)] == [True] * 3
+        before = told_there(proxy, disk / "rec")
+        assert len(before) == 3
+        fill(there / "full")
+        # An offer has to be recorded first. A header goes on, and what comes of it cannot be recorded.
+        assert ask() is (rule == HEADERS)
+        until(lambda: metric(proxy, "upshim_journal_failed") == 1)
+        assert [ask() for _ in range(5)] == [False] * 5
+        until(lambda: lost(proxy, "exchanges: ") == 6)
+        assert body_of(exchange(proxy.port, FIRMWARE)) == IMAGE
+        until(lambda: lost(proxy, "exchanges: ") == 7)
+        until(lambda: lost(proxy, "a body: ") == 1)
+        assert lost(proxy, "") == 8
+        assert told_there(proxy, disk / "rec") == before
+        (there / "full").unlink()
+        until(ask)
+        assert metric(proxy, "upshim_journal_failed") == 0
+        after = told_there(proxy, disk / "rec")
+        assert after[:3] == before
+        assert len(after) == asked - 6
+
+
+def test_a_file_that_may_not_grow(server: Server, rules: Path, tmp_path: Path) -> None:
     options = {"rules": rules, "record": tmp_path / "rec", "admin": "127.0.0.1:0"}
     record = tmp_path / "rec"
     with running("upshim", server.url, tmp_path / "s", **options) as proxy:
@@ -214,11 +305,11 @@ def test_a_full_disk(server: Server, rules: Path, tmp_path: Path) -> None:
                 body_of(exchange(proxy.port, check_request(body=check_body(mac=f"0004F20002{number:02d}"))))
                 == answer_body()
             )
+            assert not told_zero(server)  # what could not be told later is not done
         assert body_of(exchange(proxy.port, FIRMWARE)) == IMAGE
-        until(lambda: metric(proxy, "upshim_recording_lost_total") > 0)
+        until(lambda: metric(proxy, "upshim_journal_failed") == 1)
+        until(lambda: lost(proxy, "exchanges: ") == 4)
         assert recorded(record) == before
-        # What could not be told later is not done.
-        assert not told_zero(server) or metric(proxy, "upshim_journal_failed") == 0
         limit_files(proxy, resource.RLIM_INFINITY)
 
         def records_again() -> bool:

@@ -13,7 +13,10 @@ def admin(token: str | None = None, *, well: bool = True) -> Admin:
     def health() -> tuple[bool, dict[str, Any]]:
         return well, {"status": "ok" if well else "draining"}
 
-    return Admin(health, lambda: b"upshim_rules 3\n", lambda stop: {"stopped": "by command" if stop else None}, token)
+    def command(stop: bool, said: str) -> dict[str, Any]:
+        return {"stopped": f"by command {said}".strip() if stop else None}
+
+    return Admin(health, lambda: b"upshim_rules 3\n", command, token)
 
 
 def answer(listener: Admin, head: bytes) -> bytes:
@@ -52,6 +55,10 @@ def test_health_tells_what_it_knows() -> None:
 
 def test_commands() -> None:
     head = b" HTTP/1.1\r\nX-Upshim-Command: 1\r\n"
+    said = b"X-Upshim-Why: amy:%20bad%0Aimage\r\n"
+    assert json.loads(answer(admin(), b"POST /stop" + head + said + b"\r\n").split(b"\r\n\r\n")[1]) == {
+        "stopped": "by command amy: bad image"
+    }
     assert json.loads(answer(admin(), b"POST /stop" + head + b"\r\n").split(b"\r\n\r\n")[1]) == {
         "stopped": "by command"
     }

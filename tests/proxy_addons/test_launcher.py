@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.bodies import CHECK_TARGET, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
-from tests.proxies import KINDS, Proxy, running
+from tests.conftest import ROOT
+from tests.proxies import KINDS, Proxy, command, running
 from tests.servers import Received, message, serving
 
 HEALTH = "/__upshim/health"
@@ -185,6 +187,38 @@ def test_a_connection_kept_alive_is_served_and_then_closed(tmp_path: Path) -> No
             assert answer.read() == answer_body()
         assert proxy.process.wait(15) == 0
         assert b'Version="0.0.0.0"' in server.received[1].body
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM])
+def test_signals_while_it_starts(number: signal.Signals, tmp_path: Path) -> None:
+    words = command("upshim", "http://127.0.0.1:1", tmp_path)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
+    proxy = Proxy(process)
+    try:
+        # From the moment on at which it is our command and no longer Python's own start.
+        wait_for(lambda: caught(process.pid, signal.SIGHUP))
+        assert not proxy.port
+        process.send_signal(number)
+        if number == signal.SIGTERM:
+            assert process.wait(15) == -signal.SIGTERM
+            return
+        proxy.wait_until_listening()
+        if number == signal.SIGUSR1:
+            wait_for(lambda: b"switched off by signal" in proxy.log)
+        assert get(proxy.port, HEALTH)[0] == 200
+        assert proxy.stop() == 0
+    finally:
+        process.kill()
+        process.wait(15)
+        proxy._reader.join(15)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def caught(pid: int, number: signal.Signals) -> bool:
+    """Whether a process handles a signal."""
+    match = re.search(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return match is not None and bool(int(match[1], 16) >> (number - 1) & 1)
 
 
 def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

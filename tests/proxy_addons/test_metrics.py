@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import resource
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -22,6 +25,7 @@ from proxy_addons.history import Histories
 from proxy_addons.metrics import Metrics, offer_source
 from proxy_addons.rewriter import Rewriter
 from proxy_addons.rules import Rules
+from proxy_addons.standing import resident_bytes
 from proxy_addons.watch import Message, Watch
 from tests.bodies import INTERIM, OFFER_NEXT, REPORT_ZERO, STUCK, answer_body, check_body
 from tools.deploy import watching
@@ -47,12 +51,18 @@ def value(found: dict[Sample, float], name: str, **labels: str) -> float:
     return found[name, tuple(sorted(labels.items()))]
 
 
+class Written(Recording):
+    """A recording with a writer, as far as the metrics are concerned."""
+
+    writer = os.getpid()
+
+
 @pytest.fixture
 def upshim(tmp_path: Path) -> Iterator[Upshim]:
     """An addon that has seen something of everything."""
     addon = Upshim()
     addon.rewriter = rewriter(LIMITED)
-    addon.recording = recording = Recording(tmp_path / "rec")
+    addon.recording = recording = Written(tmp_path / "rec")
     histories = addon.histories = Histories()
     now = datetime.now().astimezone()
     for number in range(3):
@@ -73,6 +83,18 @@ def upshim(tmp_path: Path) -> Iterator[Upshim]:
     recording.close()
 
 
+def test_the_memory_of_the_process_that_writes() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        page = resource.getpagesize()
+        assert resident_bytes(process.pid) in range(page, 100 << 20, page)
+    finally:
+        process.kill()
+        process.wait()
+    assert resident_bytes(process.pid) is None
+    assert resident_bytes(None) is None
+
+
 def test_how_things_stand(upshim: Upshim) -> None:
     found = samples(upshim.metrics.render())
     assert value(found, "upshim_phones", state="failed", version=STUCK) == 2
@@ -85,6 +107,7 @@ def test_how_things_stand(upshim: Upshim) -> None:
     assert value(found, "upshim_recording_waiting") == 0
     assert value(found, "upshim_recording_lost_total", what="a body: the disk is too slow") == 1
     assert value(found, "upshim_recording_free_bytes") > 0
+    assert value(found, "upshim_writer_resident_memory_bytes") > 10e6
     assert value(found, "upshim_failures_total", cause="a cause") == 1
     assert value(found, "upshim_record_wait_seconds_count") == 1
     assert [name for name, _ in found if name == "upshim_build_info"]

@@ -18,12 +18,13 @@ import pytest
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
 from tests.conftest import ROOT, require_tool
-from tests.faults.raw import until
+from tests.faults.raw import check_request, until
 from tests.namespaces import PHONE, ROUTER, SERVERS, Network, network
 from tests.phone_certificates import LEAF, NAME, identity_file, server_context
 from tests.proxies import Proxy, running, started
 from tests.proxy_addons.test_old_tls import client
 from tests.servers import Received, Server, message, serving
+from tests.sslv2_phone import SslV2Phone
 
 FIRMWARE = bytes(range(256)) * 2048
 FIRST, RAW, SIXTH = SERVERS
@@ -136,9 +137,7 @@ def router(place: Place, table: Path) -> Iterator[Proxy]:
     with ExitStack() as stack:
         with place.net.inside("router"):
             proxy = stack.enter_context(running("upshim", UPSTREAMS[0], place.folder / "s", **options))
-        nft = require_tool("nft")
-        for _ in range(2):  # it may be loaded again
-            place.net.run("router", nft, "-f", str(table))
+        place.net.become_router(table.read_text())
         yield proxy
 
 
@@ -220,6 +219,12 @@ def _queued(connection: socket.socket) -> int:
 
 def test_tls_of_old_phones_is_ours_and_goes_on_as_tls(place: Place, router: Proxy) -> None:
     assert place.check(FIRST, 443, client(ssl.TLSVersion.TLSv1)) == (200, answer_body())
+    assert zeroed(place.secure)
+
+
+def test_tls_asked_for_in_the_framing_of_ssl_2_is_ours(place: Place, router: Proxy) -> None:
+    with closing(SslV2Phone(place.from_phone(FIRST, 443))) as phone:
+        assert phone.ask(check_request(), answer_body()).startswith(b"HTTP/1.1 200 ")
     assert zeroed(place.secure)
 
 

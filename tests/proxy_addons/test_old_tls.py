@@ -20,21 +20,25 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from mitmproxy.tls import ClientHello
 
-from proxy_addons.hello import is_sslv2, is_tls, may_become_tls
+from proxy_addons.hello import Offered, is_sslv2, is_tls, may_become_tls
 from proxy_addons.phone_identity import IdentityError, load_identity
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
 from tests.conftest import ROOT as PROJECT
-from tests.faults.raw import until
+from tests.faults.raw import check_request, connect, until
+from tests.faults.test_own_faults import recorded
 from tests.phone_certificates import LEAF, NAME, NOW, ROOT, YEAR, identity_file, key_pem, pem, server_context
 from tests.proxies import Proxy, running
 from tests.proxy_addons.test_launcher import admin_port, get
 from tests.proxy_addons.test_metrics import samples
 from tests.servers import Received, Server, message, serving
+from tests.sslv2_phone import AES, SslV2Phone, sslv2_hello
 from tools.errors import UnusableInput
 from tools.proxy import readable
 
-AES, RC4, TRIPLE_DES = 0x002F, 0x0005, 0x000A
+RC4, TRIPLE_DES = 0x0005, 0x000A
+KEPT_CHECK = check_request().replace(b"Connection: close\r\n", b"")
 HEAD = 5 + 4  # of a record and of a handshake message
 
 
@@ -48,13 +52,6 @@ def client_hello(*suites: int, version: int = 0x0301) -> bytes:
     body = struct.pack("!H", version) + bytes(32) + b"\0" + struct.pack("!H", len(offered)) + offered + b"\1\0"
     message = b"\1" + len(body).to_bytes(3, "big") + body
     return b"\x16" + struct.pack("!HH", version, len(message)) + message
-
-
-def sslv2_hello() -> bytes:
-    """The same asked for in the framing of SSL 2 (RFC 5246, E.2)."""
-    specs = bytes([0, 0, AES])
-    body = b"\1" + struct.pack("!HHHH", 0x0301, len(specs), 0, 16) + specs + bytes(16)
-    return struct.pack("!H", 0x8000 | len(body)) + body
 
 
 def client(version: ssl.TLSVersion, ciphers: str = "AES128-SHA:@SECLEVEL=0") -> ssl.SSLContext:
@@ -148,8 +145,39 @@ def test_the_very_hello_of_windows_ce_is_answered(proxy: Proxy) -> None:
     assert chosen == struct.pack("!H", AES)
 
 
+@pytest.mark.parametrize("pieces", [1, 28])
+def test_a_hello_in_the_framing_of_ssl_2_is_served(proxy: Proxy, server: Server, pieces: int) -> None:
+    with closing(SslV2Phone(connect(proxy.port), pieces)) as phone:
+        for _ in range(2):
+            assert phone.ask(KEPT_CHECK, answer_body()).startswith(b"HTTP/1.1 200 ")
+            assert b'Version="0.0.0.0"' in server.received[-1].body
+    assert isinstance(phone.certificate.signature_hash_algorithm, hashes.SHA1)
+
+
+def test_and_goes_on_to_a_server_that_speaks_tls(tmp_path: Path) -> None:
+    certs = identity_file(tmp_path / "phones.pem")
+    options = {"certs": certs, "tls_oldest": "1.0", "server_insecure": True, "record": tmp_path / "rec"}
+    with serving(update_server, server_context(tmp_path / "server.pem")) as server:
+        url = f"https://localhost:{server.port}"
+        with (
+            running("upshim", url, tmp_path / "s", **options) as proxy,
+            closing(SslV2Phone(connect(proxy.port))) as phone,
+        ):
+            assert phone.ask(KEPT_CHECK, answer_body()).startswith(b"HTTP/1.1 200 ")
+            assert proxy.stop() == 0
+    (exchange,) = recorded(tmp_path / "rec")
+    assert exchange.complete
+
+
+def test_what_a_hello_in_the_framing_of_ssl_2_offers() -> None:
+    hello = sslv2_hello(RC4, 0x010080, AES)
+    assert Offered.of_sslv2(hello) == Offered("TLS 1.0", (RC4, AES))
+    assert Offered.of_sslv2(hello[:5] + b"\xff\xff" + hello[7:]).newest == "TLS 1.0"  # a length that lies
+    assert Offered.of(ClientHello(client_hello(RC4, AES)[9:])) == Offered("TLS 1.0", (RC4, AES))
+
+
 def test_what_may_become_tls_is_waited_for() -> None:
-    for hello in (sslv2_hello(), client_hello(RC4)):
+    for hello in (sslv2_hello(AES), client_hello(RC4)):
         sizes = [size for size in range(1, 6) if not may_become_tls(hello[:size])]
         assert all(is_sslv2(hello[:size]) or is_tls(hello[:size]) for size in sizes), sizes
         assert 5 in sizes
@@ -160,7 +188,7 @@ def test_what_may_become_tls_is_waited_for() -> None:
 def test_it_says_what_works_and_what_cannot(proxy: Proxy) -> None:
     until(lambda: b"TLS with phones from version 1.0 on" in proxy.log)
     line = next(line for line in proxy.log.splitlines() if b"TLS with phones" in line)
-    assert b"not with SSL 3.0, hellos of SSL 2, RC4, 3DES: `upshim deploy lighttpd`" in line
+    assert b"; not SSL 3.0 or 2, nor RC4, 3DES (`upshim deploy lighttpd` prints a terminator that can)" in line
     assert b"CN=Pool" in proxy.log
     assert b"RSA 1024, signed with sha1, until " in proxy.log
 
@@ -168,8 +196,10 @@ def test_it_says_what_works_and_what_cannot(proxy: Proxy) -> None:
 UNSERVABLE = (
     (client_hello(TRIPLE_DES), b"no cipher in common with a phone", b"TLS 1.0, 3DES-CBC-SHA: `upshim deploy lighttpd`"),
     (client_hello(RC4, 4), b"no cipher in common with a phone", b""),
-    (client_hello(AES, version=0x0300), b"a hello of SSL 3.0 cannot be served", b"`upshim deploy lighttpd`"),
-    (sslv2_hello(), b"a hello of SSL 2 cannot be served", b"`upshim deploy lighttpd`"),
+    (client_hello(AES, version=0x0300), b"a hello of SSL 3.0 cannot be served", b"nothing of today"),
+    (sslv2_hello(AES, version=0x0300), b"a hello of SSL 3.0 cannot be served", b"nothing of today"),
+    (sslv2_hello(0x010080, version=0x0002), b"a hello of SSL 2 cannot be served", b"nothing of today"),
+    (sslv2_hello(RC4, 0x010080, TRIPLE_DES), b"no cipher in common with a phone", b""),
 )
 
 
@@ -222,7 +252,7 @@ def test_what_we_cannot_serve_the_server_may(tmp_path: Path) -> None:
     try:
         url = f"https://127.0.0.1:{recorder.port}"
         with running("upshim", url, tmp_path / "s", certs=certs, tls_oldest="1.0") as proxy:
-            for hello in (client_hello(TRIPLE_DES), client_hello(RC4), sslv2_hello()):
+            for hello in (client_hello(TRIPLE_DES), client_hello(RC4), sslv2_hello(RC4)):
                 assert said(proxy.port, hello) == b"\x15\3\1\0\2\2\x28"
                 assert recorder.came == hello
     finally:
@@ -281,10 +311,13 @@ def test_a_new_certificate_without_a_restart(server: Server, tmp_path: Path) -> 
     file = identity_file(tmp_path / "phones.pem")
     context = client(ssl.TLSVersion.TLSv1_2)
     with (
-        running("upshim", server.url, tmp_path / "s", certs=file) as place,
+        running("upshim", server.url, tmp_path / "s", certs=file, admin="127.0.0.1:0") as place,
         socket.create_connection(("127.0.0.1", place.port), 20) as plain,
         context.wrap_socket(plain) as before,
     ):
+
+        def accepted() -> float:
+            return samples(get(admin_port(place), "/metrics")[1])["upshim_certificate_reload_successful", ()]
 
         def names() -> str:
             return shown(place.port, context).subject.rfc4514_string()
@@ -292,9 +325,11 @@ def test_a_new_certificate_without_a_restart(server: Server, tmp_path: Path) -> 
         assert "CN=Pool" in names()
         identity_file(tmp_path / "new.pem", replace(LEAF, name="Next")).rename(file)
         until(lambda: "CN=Next" in names())
+        assert accepted() == 1
         file.write_text("nonsense")
         place.process.send_signal(signal.SIGHUP)
         until(lambda: b"the old certificate stays in force" in place.log)
+        assert accepted() == 0
         assert "CN=Next" in names()
         file.unlink()
         until(lambda: b"No such file" in place.log)
@@ -302,6 +337,7 @@ def test_a_new_certificate_without_a_restart(server: Server, tmp_path: Path) -> 
         identity_file(file, replace(LEAF, name="Third"))
         place.process.send_signal(signal.SIGHUP)
         until(lambda: "CN=Third" in names())
+        assert accepted() == 1
         before.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")  # who was connected still is
         assert before.recv(12) == b"HTTP/1.1 200"
 
@@ -358,6 +394,14 @@ def test_what_will_not_work_for_phones(tmp_path: Path) -> None:
     assert [one.partition(" is ")[2] for one in modern.concerns(NOW)] == [
         "signed with sha256: old phones know no SHA-2"
     ]
+    alone = replace(LEAF, issuer=LEAF.name, hash=hashes.SHA256())
+    (tmp_path / "alone.pem").write_text(key_pem(alone) + pem(alone))
+    assert [one.partition(" is ")[2] for one in load_identity(tmp_path / "alone.pem").concerns(NOW)] == [
+        "signed with sha256: old phones know no SHA-2"
+    ]
+    old = replace(ROOT, hash=hashes.SHA256())
+    (tmp_path / "old.pem").write_text(key_pem(LEAF) + pem(LEAF) + pem(old))
+    assert load_identity(tmp_path / "old.pem").concerns(NOW) == []  # nobody checks how a root is signed
     (tmp_path / "c.pem").write_text(pem(replace(ROOT, name="Other", issuer="Other")) + pem(LEAF) + key_pem(LEAF))
     assert "is not issued by the certificate after it" in load_identity(tmp_path / "c.pem").concerns(NOW)[0]
     soon = load_identity(identity_file(tmp_path / "d.pem", replace(LEAF, not_after=NOW + YEAR / 30)))

@@ -23,6 +23,7 @@ from proxy_addons.upstream_tls import tls_context
 from tests.servers import serving
 from tools.deploy import Address
 from tools.doctor.result import OK, PROBLEM
+from tools.doctor.tls import Verifying
 from tools.doctor.tls import server as judged_by_doctor
 
 NAME = "localhost"
@@ -126,5 +127,5 @@ def test_a_server_is_taken_by_all_or_by_none(what: str, taken: bool, tmp_path: P
     with serving(lambda _: [b""], served) as server:
         assert asyncio.run(mitmproxy_takes(server.port, options)) is taken  # mitmproxy wants a loop to be there
         assert asyncio.run(we_take(server.port, options)) is taken
-        (said,) = judged_by_doctor(Address(NAME, server.port), tmp_path / "ca.pem")
+        (said,) = judged_by_doctor(Address(NAME, server.port), Verifying(tmp_path / "ca.pem"))
         assert said.status == (OK if taken else PROBLEM)

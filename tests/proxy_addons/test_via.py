@@ -27,9 +27,9 @@ def update_server(request: Received) -> Iterator[bytes]:
 class Beyond:
     """An HTTP proxy: CONNECT and absolute form, to a server that it knows under any name."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[bytes] = []
-        self._server = port
+        self._server, self._tls = port, tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -42,8 +42,13 @@ class Beyond:
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _serve(self, phone: socket.socket) -> None:
-        with contextlib.suppress(OSError), phone, socket.create_connection(("127.0.0.1", self._server)) as server:
+    def _serve(self, plain: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            plain,
+            self._secured(plain) as phone,
+            socket.create_connection(("127.0.0.1", self._server)) as server,
+        ):
             head = b""
             while b"\r\n\r\n" not in head:
                 head += phone.recv(65536)
@@ -59,6 +64,9 @@ class Beyond:
             back.start()
             self._carry(phone, server)
             back.join(20)
+
+    def _secured(self, plain: socket.socket) -> socket.socket:
+        return plain if self._tls is None else self._tls.wrap_socket(plain, server_side=True)
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -66,6 +66,7 @@ CASES = (
         {},
         "9d 22h 59m 0s",
     ),
+    Case("UpshimCertificateRefused", {f"upshim_certificate_reload_successful{{{US}}}": "1x5 0x9"}, 11, {}),
     Case("UpshimHistoryUnknown", {f"upshim_history_known{{{US}}}": "0"}, 0, {}),
     # Of a second loss, and of the first one, with which its series begins.
     Case("UpshimRecordingLoses", {f'upshim_recording_lost_total{{{US}, what="w"}}': "1x20 2x5"}, 22, {"what": "w"}),
@@ -138,6 +139,13 @@ CASES = (
         11,
         {},
     ),
+    Case(
+        "UpshimResources",
+        {f"{name}_resident_memory_bytes{{{US}}}": "16e7x20" for name in ("process", "upshim_writer")},
+        11,
+        {},
+    ),
+    Case("UpshimResources", {f"process_resident_memory_bytes{{{US}}}": "31e7x20"}, 11, {}),
 )
 
 # A day and a half in which nothing is wrong: some checks a minute, then, after a restart, a pause of hours.
@@ -153,6 +161,7 @@ WELL = {
     f'upshim_rules_file_info{{{US}, sha256="x"}}': "1x2160",
     'upshim_rules_file_info{job="upshim", instance="b", sha256="x"}': "1x2160",
     f"upshim_certificate_expires_timestamp_seconds{{{US}}}": "0x1000 9e6x1160",  # none at first
+    f"upshim_certificate_reload_successful{{{US}}}": "1x2160",
     f"upshim_history_known{{{US}}}": "1x2160",
     f'upshim_recording_lost_total{{{US}, what="w"}}': "_x100 1x1700 _x360",
     f"upshim_recording_lag_seconds{{{US}}}": "0x2160",
@@ -172,6 +181,7 @@ WELL = {
     f"process_open_fds{{{US}}}": "50x2160",
     f"process_max_fds{{{US}}}": "1000x2160",
     f"process_resident_memory_bytes{{{US}}}": "120e6x2160",
+    f"upshim_writer_resident_memory_bytes{{{US}}}": "90e6x2160",
 }
 
 
@@ -237,6 +247,14 @@ def test_the_dashboard_asks_in_promql(tmp_path: Path) -> None:
     group = {"name": "dashboard", "rules": [{"record": f"panel:{n}", "expr": one} for n, one in enumerate(asked)]}
     (tmp_path / "dashboard.yml").write_text(json.dumps({"groups": [group]}))
     promtool(tmp_path, "check", "rules", "dashboard.yml")
+
+
+def test_every_panel_is_of_the_chosen_instances() -> None:
+    for panel in json.loads(dashboard())["panels"]:
+        for target in panel.get("targets", ()):
+            names = re.findall(r"\b(?:upshim|process)_\w+", target["expr"])
+            chosen = re.findall(r"\b(?:upshim|process)_\w+{instance=~\"\$instance\"[,}]", target["expr"])
+            assert len(names) == len(chosen) > 0, target["expr"]
 
 
 def test_the_metrics_are_as_prometheus_wants_them(tmp_path: Path) -> None:

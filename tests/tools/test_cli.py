@@ -138,14 +138,9 @@ def test_a_recording_of_somebody_else_is_one_line(
 @pytest.mark.parametrize(
     "words",
     [
-        ["proxy", "--upstream", "http://u:secret@10.0.0.5"],
-        ["proxy", "--upstream", "u:secret@10.0.0.5:80"],
-        ["proxy", "--upstream", "http://10.0.0.5", "--via", "http://u:secret@127.0.0.1:1/x"],
-        ["proxy", "--upstream", "http://10.0.0.5", "--via", "http://u:sec ret/@secret@127.0.0.1:1/x"],
         ["proxy", "--upstream", "http://10.0.0.5", "http://u:secret@h"],
-        ["replay", "RECORDING", "--to", "http://u:secret@127.0.0.1"],
-        ["deploy", "haproxy", "--upstream", "https://u:secret@127.0.0.1"],
-        ["doctor", "--upstream", "http://u:secret@127.0.0.1"],
+        ["deploy", "haproxy", "https://u:secret@127.0.0.1"],
+        ["doctor", "http://u:secret@127.0.0.1"],
         ["phone", "--server", "http://u:secret@127.0.0.1:1", "--version", "1.0.522.73"],
         ["rules", "stop", "--admin", "http://u:secret@127.0.0.1:1"],
         ["exchanges", "postgresql://u:secret@127.0.0.1:1/x"],
@@ -162,11 +157,48 @@ def test_a_password_in_a_url_is_not_repeated(words: list[str], capsys: pytest.Ca
     assert ":***@" in err
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"two words", b"line\r\nX: y", "caf\u00e9".encode(), b" \n"])
+def test_a_token_file_that_is_none_is_named_and_not_shown(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    assert main(["rules", "stop", "--admin", "127.0.0.1:1", "--admin-token", str(file)]) == 2
+    found = "found something else" if content.strip() else "found nothing"
+    err = capsys.readouterr().err
+    assert err.startswith(f"upshim rules: {file}: expected a token")
+    assert err.endswith(f", {found}\n")
+
+
+@pytest.mark.parametrize("verb", ["proxy", "doctor"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--upstream", "http://u:secret@10.0.0.5"],
+        ["--upstream", "u:secret@10.0.0.5:80"],
+        ["--upstream", "ftp://u:secret@10.0.0.5"],
+        ["--upstream", "http://secret@10.0.0.5"],
+        ["--upstream", "http://u:se/cret#?@secret@10.0.0.5"],
+        ["--upstream", "http://10.0.0.5", "--via", "http://u:secret@127.0.0.1:1/x"],
+        ["--upstream", "http://10.0.0.5", "--via", "http://u:sec ret/@secret@127.0.0.1:1/x"],
+    ],
+)
+def test_a_login_for_a_server_is_not_supported(verb: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, *words]) == 2
+    told = "a login before the host is not supported: expected a server such as http://10.0.0.5"
+    assert capsys.readouterr().err == f"upshim {verb}: {words[-2]}: {told}\n"
+
+
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
         ("--to: found 'u:pw@h:80'", "--to: found 'u:***@h:80'"),
         ("found 'http://u:p@w@h' and 'http://h'", "found 'http://u:***@h' and 'http://h'"),
+        (
+            "expected http://10.0.0.5 or https://10.0.0.5:8443, found 'http://u:p w@h'",
+            "expected http://10.0.0.5 or https://10.0.0.5:8443, found 'http://u:***@h'",
+        ),
+        ("'http://u:p@http://u:a://b@h', 'x://v:w@k'", "'http://u:***@h', 'x://v:***@k'"),
         ("upshim rules: a@b.toml: line 3: c@d", "upshim rules: a@b.toml: line 3: c@d"),
         ("http://u@h: no answer", "http://u@h: no answer"),
     ],

@@ -34,7 +34,7 @@ from tests.proxy_addons.test_ntlm import curl, sent
 from tests.servers import Received, Server, chunked, message, serving
 from tools.bench.proxy_targets import for_this_user
 from tools.cli import main
-from tools.deploy import KINDS, Address, address, render
+from tools.deploy import KINDS, Address, Operator, address, render
 from tools.errors import UnusableInput
 from tools.ports import free_port
 
@@ -581,10 +581,16 @@ def test_the_unit_is_what_systemd_expects(mode: str, tmp_path: Path) -> None:
     certs = Path("/etc/phones.pem") if mode == "transparent" else None
     places = [Address("127.0.0.1", 8080)], listen
     rules = Path("/etc/upshim/rules.toml")
-    text = render("systemd", "http://10.0.0.5", *places, program=Path("/bin/true"), certs=certs, rules=rules, mode=mode)
+    operator = Operator(token=Path("/etc/upshim/token")) if certs else None
+    options = {"program": Path("/bin/true"), "certs": certs, "rules": rules, "mode": mode, "operator": operator}
+    text = render("systemd", "http://10.0.0.5", *places, **options)  # type: ignore[arg-type]
     assert "ExecStart=/bin/true proxy --upstream http://10.0.0.5:80 --listen 0.0.0.0:80 --listen [::]:80 " in text
     assert " --rules /etc/upshim/rules.toml " in text
-    assert ("--mode transparent --certs %d/phones.pem" in text) is (mode == "transparent")
+    # The file itself, not systemd's copy of it: a new one is to be seen.
+    assert ("--mode transparent --certs /etc/phones.pem" in text) is (mode == "transparent")
+    assert ("\nSupplementaryGroups=upshim-certs\n" in text) is (mode == "transparent")
+    assert (" --admin 127.0.0.1:9180 --admin-token %d/admin-token " in text) is (mode == "transparent")
+    assert ("\nLoadCredential=admin-token:/etc/upshim/token\n" in text) is (mode == "transparent")
     unit.write_text(text)
     ended = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False)
     if "Failed to" in ended.stderr and "upshim.service" not in ended.stderr:
@@ -594,6 +600,49 @@ def test_the_unit_is_what_systemd_expects(mode: str, tmp_path: Path) -> None:
     words = [program, "security", "--offline=true", "--threshold=25", str(unit)]
     judged = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert judged.returncode == 0, judged.stdout
+
+
+def test_two_on_one_machine_have_nothing_in_common(capsys: pytest.CaptureFixture[str]) -> None:
+    units = []
+    for name, port in (("a", 1), ("b", 2)):
+        own = ["--instance", name, "--listen", f"127.0.0.1:808{port}", "--admin", f"127.0.0.1:918{port}"]
+        assert main(["deploy", "systemd", "--upstream", "http://10.0.0.5", "--program", "/opt/upshim", *own]) == 0
+        text = capsys.readouterr().out
+        settings = re.findall(
+            r"^(?:EnvironmentFile|StateDirectory)=\S+|--(?:listen|admin|state|record) \S+", text, re.M
+        )
+        assert len(settings) == 6
+        units.append(set(settings))
+        assert main(["deploy", "socket", "--upstream", "http://10.0.0.5", *own]) == 0
+        assert f"enable it beside upshim-{name}.service" in capsys.readouterr().out
+    assert not units[0] & units[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--instance", "a"], "--instance needs an --admin of its own"),
+        (["--instance", "A/b", "--admin", "127.0.0.1:1"], "--instance: expected a short name"),
+        (["--admin", "10.0.0.1:9180"], "10.0.0.1 can be reached from outside: --admin-token FILE"),
+        (["--admin", "9180"], "--admin: expected HOST:PORT"),
+        (["--admin-token", "a b"], "--admin-token: expected a path without quotes"),
+    ],
+)
+def test_a_unit_that_would_not_start_is_refused(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["deploy", "systemd", "--upstream", "http://10.0.0.5", "--program", "/opt/upshim", *words]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert complaint in err
+
+
+def test_a_certificate_that_the_unit_cannot_see(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["deploy", "systemd", "--upstream", "http://10.0.0.5", "--program", "/opt/upshim", "--certs"]
+    assert main([*words, "/root/phones.pem"]) == 0
+    assert "/root/phones.pem: ProtectHome=yes hides it" in capsys.readouterr().err
+    assert main([*words, "/etc/phones.pem"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_the_redirect(tmp_path: Path) -> None:
@@ -628,6 +677,7 @@ def test_tls_to_the_server_is_verified() -> None:
         (["haproxy", "--upstream", "http://10.0.0.5", "--server-ca", "x.pem"], "need --upstream https"),
         (["lighttpd", "--upstream", "https://a", "--server-tls-oldest", "1.0"], "lighttpd takes no --server-ca"),
         (["haproxy", "--upstream", "http://10.0.0.5", "--shim", "shim:80"], "--shim: expected an IP address"),
+        (["haproxy", "--upstream", "http://u:secret@10.0.0.5"], "a login before the host is not supported"),
     ],
 )
 def test_what_would_lack_its_tls_is_refused(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
+import ssl
 import subprocess
+import sys
+import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +17,13 @@ import pytest
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, REPORT_ZERO, answer_body, check_body
 from tests.conftest import require_tool
-from tests.phone_certificates import identity_file
-from tests.proxies import running
+from tests.phone_certificates import LEAF, identity_file
+from tests.proxies import running, started
+from tests.proxy_addons.test_old_tls import client, shown
 from tests.servers import message, serving
 from tests.tools.test_deploy import listening
 from tools.bench.proxy_targets import for_this_user
-from tools.deploy import KINDS, Address, render
+from tools.deploy import KINDS, Address, Operator, render
 from tools.errors import UnusableInput
 from tools.ports import free_port
 
@@ -67,6 +73,26 @@ def test_phones_in_front_of_a_terminator(kind: str, tmp_path: Path, monkeypatch:
         assert [b'Version="0.0.0.0"' in one.body for one in server.received] == [True] * len(offers)
     with closing(Store.open(tmp_path / "rec")) as store:
         assert {told.client.rpartition(":")[0] for told in store.exchanges()} == {"127.0.0.1"}
+
+
+def test_a_unit_takes_a_new_certificate_at_its_reload(tmp_path: Path) -> None:
+    certs, port = identity_file(tmp_path / "phones.pem"), free_port()
+    operator = Operator(admin=Address("127.0.0.1", free_port()))
+    listen = [Address("127.0.0.1", port)]
+    text = render("systemd", "http://127.0.0.1:9", [], listen, certs=certs, program=Path("upshim"), operator=operator)
+    start = re.search(r"^ExecStart=upshim (.*?[^\\])$", text, re.MULTILINE | re.DOTALL)
+    assert start is not None
+    words = start[1].replace("\\\n", " ").replace("%S", str(tmp_path)).replace("$UPSHIM_OPTIONS", "").split()
+    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in text
+    with started([sys.executable, "-m", "tools", *words]) as proxy:
+        phone = client(ssl.TLSVersion.TLSv1_2)
+        before = shown(port, phone)
+        identity_file(certs, replace(LEAF, name="Renewed"))
+        proxy.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while (now := shown(port, phone)) == before:
+            assert time.monotonic() < deadline, proxy.log.decode()
+        assert now.subject.rfc4514_string().startswith("CN=Renewed")
 
 
 def test_a_terminator_needs_a_certificate(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.proxies import running
 from tools.cli import main
 from tools.errors import UnusableInput
-from tools.proxy import address, listeners
+from tools.proxy import addresses, listeners
 
 UPSTREAM = "http://127.0.0.1:9"
 
@@ -31,7 +31,8 @@ QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
         (["--upstream", UPSTREAM, "--via", "socks://x"], "--via: expected http://HOST"),
         (["--upstream", "ftp://x"], "expected http://HOST"),
         (["--upstream", "http://"], "expected a server such as"),
-        (["--upstream", "http://a:b@x"], "expected a server such as"),
+        ([*QUIETLY, "--listen", "127.0.0.1:0"], "upshim proxy: --listen 127.0.0.1:0 is given twice"),
+        ([*QUIETLY, "--listen", "[::1]:80", "--listen", "::1:80"], "upshim proxy: --listen ::1:80 is given twice"),
         (["--upstream", "http://x:99999"], "expected a server such as"),
         (["--upstream", UPSTREAM, "--listen", "here"], "--listen: expected HOST:PORT"),
         (["--upstream", UPSTREAM, "--listen", "127.0.0.1:70000"], "--listen: expected HOST:PORT"),
@@ -39,6 +40,7 @@ QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
         (["--upstream", UPSTREAM, "--profile", "/nowhere/p.toml"], "/nowhere/p.toml: No such file or directory"),
         (["--upstream", UPSTREAM, "--record", "/dev/null/rec"], "/dev/null/rec: cannot record here"),
         (["--upstream", UPSTREAM, "--pcap", "/tmp/x"], "--pcap needs --record"),
+        (["--upstream", UPSTREAM, "--pcap-bytes", "-1"], "--pcap-bytes: expected 0 or more, found -1"),
         (["--upstream", "http://127.0.0.1:8080"], "expected the server, found what --listen names"),
         (["--upstream", "http://localhost", "--listen", "0.0.0.0:80"], "expected the server, found what --listen"),
         (["--upstream", UPSTREAM, "--listen", "192.0.2.1:8080"], "cannot listen on 192.0.2.1:8080: "),
@@ -48,6 +50,16 @@ QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
         (["--upstream", UPSTREAM, "--drain", "-1"], "--drain: expected 0 or more, found -1"),
         (["--upstream", UPSTREAM, "--keep-days", "-5"], "--keep-days: expected 0 or more"),
         (["--upstream", UPSTREAM, "--health", "foo"], "--health: expected a path such as /healthz, found 'foo'"),
+        ([*QUIETLY, "--body-limit", "-5"], "--body-limit: expected a number above 0, found -5"),
+        ([*QUIETLY, "--admin-token", "/nowhere"], "--admin-token needs --admin"),
+        ([*QUIETLY, "--keep-days", "9"], "--keep-days needs --record"),
+        ([*QUIETLY, "--keep-bytes", "9"], "--keep-bytes needs --record"),
+        ([*QUIETLY, "--store", "no-bodies"], "--store needs --record"),
+        ([*QUIETLY, "--store-users"], "--store-users needs --record"),
+        ([*QUIETLY, "--tls-oldest", "1.0"], "--tls-oldest needs --certs"),
+        ([*QUIETLY, "--record", "/dev/null", "--keep-days", "1000000"], "--keep-days: expected 36500 at most"),
+        ([*QUIETLY, "--state", "/dev/null"], "upshim proxy: /dev/null: expected a folder, found something else"),
+        ([*QUIETLY, "--state", "/dev/null/x"], "upshim proxy: /dev/null/x: Not a directory"),
         (["--upstream", UPSTREAM, "--colour"], "unrecognized arguments: --colour"),
     ],
 )
@@ -63,6 +75,7 @@ def test_what_cannot_work_is_one_line_and_exit_2(words: list[str], complaint: st
 def test_a_port_in_use_and_bad_files(tmp_path: Path) -> None:
     rules, profile, binary = tmp_path / "rules.toml", tmp_path / "profile.toml", tmp_path / "binary.toml"
     binary.write_bytes(b"a\xff")
+    (tmp_path / "words").write_text("two words")
     rules.write_text(REPORT_ZERO.replace("< 1", "below 1"))
     profile.write_text("[aliases]\nnonsense = 3\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -72,6 +85,14 @@ def test_a_port_in_use_and_bad_files(tmp_path: Path) -> None:
             (["--rules", str(rules)], f"{rules}: line 15: when.version: expected a constraint"),
             (["--profile", str(profile)], f"{profile}: "),
             (["--profile", str(binary)], f"{binary}: at offset 1: expected text in UTF-8, found the byte 0xff"),
+            (
+                [*QUIETLY[2:], "--admin", "127.0.0.1:0", "--admin-token", str(binary)],
+                f"proxy: {binary}: expected a token",
+            ),
+            (
+                [*QUIETLY[2:], "--admin", "127.0.0.1:0", "--admin-token", str(tmp_path / "words")],
+                "words: expected a token",
+            ),
             (["--listen", "127.0.0.1:0", "--admin", f"127.0.0.1:{port}"], "admin listener: cannot listen on 127.0.0.1"),
         ):
             command = [sys.executable, "-m", "tools", "proxy", "--upstream", UPSTREAM, "--state", str(tmp_path / "s")]
@@ -96,7 +117,7 @@ def test_modes() -> None:
     assert listeners("regular", ["https://[fd00::5]"], ["[::1]:8080"]) == (["[fd00::5]:443"], ["regular@::1:8080"])
     assert listeners("transparent", [], ["0.0.0.0:8080"]) == ([], ["transparent@0.0.0.0:8080"])
     with pytest.raises(UnusableInput):
-        address("1.2.3.4:-1")
+        addresses(["1.2.3.4:-1"])
 
 
 def test_an_unknown_verb_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

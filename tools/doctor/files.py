@@ -14,6 +14,8 @@ from captures.recording_folder import is_recording
 from captures.store import Store
 from dissectors import DissectError
 from dissectors.vocabulary import Vocabulary
+from proxy_addons.forwarded import Fronts
+from proxy_addons.kill_switch import why_file
 from proxy_addons.rules import Rules, RulesError
 from tools.doctor.result import OK, PROBLEM, WARN, Result, reason
 
@@ -56,12 +58,9 @@ def recording(folder: Path) -> Iterator[Result]:
     if not folder.exists():
         yield Result("recording", subject, OK, "will be made")
         return
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
+    if (why := unwritable(folder)) is not None:
         advice = "Give the user of upshim the right to write there; under systemd that is what StateDirectory is for."
-        yield Result("recording", subject, PROBLEM, f"cannot be written: {reason(error)}", advice)
+        yield Result("recording", subject, PROBLEM, f"cannot be written: {why}", advice)
         return
     yield from private(folder)
     if not is_recording(folder):
@@ -129,6 +128,56 @@ def private(path: Path, check: str = "private") -> Iterator[Result]:
         yield Result(check, str(path), PROBLEM, f"others may read it ({mode:o})", f"chmod {wanted} {path}")
     else:
         yield Result(check, str(path), OK, f"nobody else may read it ({mode:o})")
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder; None where one can. It leaves nothing there."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return reason(error)
+
+
+def kill_switch(file: Path) -> Result:
+    """Would the file be taken, can it be made when it is needed, and is it there now?"""
+    folder = file.parent
+    if file.is_dir() or not folder.is_dir():
+        found = "a folder, which is always there" if file.is_dir() else f"{folder} is no folder"
+        return Result(
+            "kill-switch", str(file), PROBLEM, f"would be refused: {found}", "Name a file in a folder of its own."
+        )
+    if on := why_file(file):
+        advice = f"upshim rules start --kill-switch {file}"
+        return Result("kill-switch", str(file), WARN, f"is on, nothing is rewritten: {on}", advice)
+    if (why := unwritable(folder)) is not None:
+        advice = "Give the user of upshim the right to write there; until then /stop lasts no longer than the process."
+        return Result("kill-switch", str(file), WARN, f"is off, and cannot be made: {why}", advice)
+    return Result("kill-switch", str(file), OK, "is off, and can be made")
+
+
+def capture(file: Path) -> Result:
+    """Can packets be written there?"""
+    if file.is_dir():
+        why: str | None = "it is a folder"
+    elif file.exists():
+        why = None if os.access(file, os.W_OK) else "Permission denied"
+    else:
+        why = unwritable(file.parent)
+    if why is not None:
+        advice = "Name a file in a folder that the user of upshim may write to."
+        return Result("pcap", str(file), PROBLEM, f"cannot be written: {why}", advice)
+    return Result("pcap", str(file), OK, "can be written")
+
+
+def fronts(trusted: Fronts) -> Iterator[Result]:
+    """Whose word about a phone's address is taken?"""
+    for network in trusted.networks:
+        if network.prefixlen:
+            yield Result("fronts", str(network), OK, "may tell the phones' addresses")
+        else:
+            found = "everybody: any phone may say that it were another"
+            yield Result("fronts", str(network), WARN, found, "--trust-forwarded is for the load balancers alone.")
 
 
 def state(folder: Path) -> Iterator[Result]:

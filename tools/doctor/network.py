@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import http.client
 import socket
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from tools.deploy import HEALTH, Address
+from tools.doctor import reach
+from tools.doctor.reach import STRAIGHT, Way
 from tools.doctor.result import OK, PROBLEM, WARN, Result, reason
-from tools.doctor.tls import lenient
 
 UPDATE_NAME = "ucupdates-r2"
 HANDLER = "/RequestHandler/ucdevice.upx"
-WITHIN = 5.0  # seconds for each thing that is asked for
+OWN_ANSWERS = (b'{"status":"ok"}\n', b'{"status":"draining"}\n')  # to a health check
+FREE = "free: upshim can listen here"
 CLOCK_WARN, CLOCK_PROBLEM = timedelta(minutes=2), timedelta(minutes=15)
 
 
@@ -37,7 +39,7 @@ def is_local(address: str) -> bool:
     return True
 
 
-def update_name(domain: str, upstream: Address | None, mode: str) -> Iterator[Result]:
+def update_name(domain: str, upstreams: Sequence[Address], mode: str) -> Iterator[Result]:
     """Does the phones' name for the update server lead here?"""
     name = f"{UPDATE_NAME}.{domain.strip('.')}"
     try:
@@ -57,11 +59,9 @@ def update_name(domain: str, upstream: Address | None, mode: str) -> Iterator[Re
             yield Result("name", name, OK, f"points here: {shown}")
         return
     servers: list[str] = []
-    if upstream is not None:
-        try:
-            servers = addresses_of(upstream.host)
-        except (OSError, UnicodeError):
-            servers = []  # told by the check of the server
+    for upstream in upstreams:
+        with suppress(OSError, UnicodeError):  # told by the check of the server
+            servers += addresses_of(upstream.host)
     if set(found) & set(servers):
         if mode == "transparent":
             yield Result("name", name, OK, f"points at the update server ({shown}), whose traffic is redirected")
@@ -95,7 +95,7 @@ def port(listen: Address, health: str = HEALTH) -> Iterator[Result]:
             advice = "Choose an address that `ip address` shows, or 0.0.0.0 for all."
             yield Result("port", subject, PROBLEM, f"cannot be listened on: {reason(error)}", advice)
         return
-    yield Result("port", subject, OK, "free: upshim can listen here")
+    yield Result("port", subject, OK, FREE)
 
 
 def _who_listens(listen: Address, host: str, health: str) -> Iterator[Result]:
@@ -103,13 +103,14 @@ def _who_listens(listen: Address, host: str, health: str) -> Iterator[Result]:
     found = "nothing that speaks HTTP"
     for secure in (False, True):
         try:
-            status, server = _ask(here, listen.port, secure=secure, method="GET", target=health)[:2]
+            answer, body = STRAIGHT.ask(Address(here, listen.port), "GET", health, secure=secure)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError) and not secure:  # what speaks TLS would have hung up
-                found = f"something that accepts connections and says nothing for {WITHIN:g} s: it hangs"
+                found = f"something that accepts connections and says nothing for {reach.WITHIN:g} s: it hangs"
                 break
             continue
-        if status in {200, 503} and server == "upshim":
+        status = answer.status
+        if status in {200, 503} and body in OWN_ANSWERS:
             state = "upshim listens and is well" if status == 200 else "upshim is draining: it is about to end"
             yield Result("port", str(listen), OK if status == 200 else WARN, state)
             return
@@ -119,44 +120,35 @@ def _who_listens(listen: Address, host: str, health: str) -> Iterator[Result]:
     yield Result("port", str(listen), PROBLEM, f"in use by {found}", advice)
 
 
-def _ask(
-    host: str, number: int, *, secure: bool, method: str, target: str, name: str = ""
-) -> tuple[int, str, http.client.HTTPResponse]:
-    """A status, `upshim` where it was our health check that answered, and the answer. Any certificate will do."""
-    connection: http.client.HTTPConnection
-    if secure:
-        connection = http.client.HTTPSConnection(host, number, timeout=WITHIN, context=lenient())
-    else:
-        connection = http.client.HTTPConnection(host, number, timeout=WITHIN)
-    with closing(connection):
-        connection.request(method, target, headers={"Host": name or host, "Connection": "close"})
-        answer = connection.getresponse()
-        body = answer.read(1 << 16)
-    ours = body in {b'{"status":"ok"}\n', b'{"status":"draining"}\n'}
-    return answer.status, "upshim" if ours else "", answer
-
-
-def server(upstream: Address, secure: bool, listen: list[Address]) -> Iterator[Result]:
+def server(upstream: Address, secure: bool, listen: list[Address], way: Way = STRAIGHT) -> Iterator[Result]:
     """Can the update server be reached, and does it answer? Its clock comes with the answer."""
     subject = str(upstream)
     try:
         found = addresses_of(upstream.host)
     except (OSError, UnicodeError) as error:
-        yield Result("server", subject, PROBLEM, f"does not resolve: {reason(error)}", "Look at --upstream and at DNS.")
-        return
+        if way.via is None:
+            advice = "Look at --upstream and at DNS."
+            yield Result("server", subject, PROBLEM, f"does not resolve: {reason(error)}", advice)
+            return
+        found = []  # the proxy's business
     if any(one.port == upstream.port and _same_place(one, found) for one in listen):
         advice = "Give --upstream the server's own address."
         yield Result("server", subject, PROBLEM, "is upshim itself: every request would come back to it", advice)
         return
     began = datetime.now(UTC)
     try:
-        status, _, answer = _ask(upstream.host, upstream.port, secure=secure, method="HEAD", target=HANDLER)
+        answer, _ = way.ask(upstream, "HEAD", HANDLER, secure=secure)
     except (OSError, http.client.HTTPException) as error:
-        advice = "Is the address right, the server up, and no firewall in between?"
-        yield Result("server", subject, PROBLEM, f"does not answer: {reason(error)}", advice)
+        if way.via is not None:
+            advice = "Is --via right, and may this machine go through that proxy to the server?"
+            found_out = f"not through {way.via}: {reason(error)}"
+        else:
+            advice = "Is the address right, the server up, and no firewall in between?"
+            found_out = f"does not answer: {reason(error)}"
+        yield Result("server", subject, PROBLEM, found_out, advice)
         return
     ended = datetime.now(UTC)
-    yield _status(subject, status)
+    yield _status(subject, answer.status, way)
     date = answer.getheader("Date")
     if date is not None:
         yield clock(date, began, ended)
@@ -168,12 +160,16 @@ def _same_place(listen: Address, addresses: list[str]) -> bool:
     return listen.host in addresses
 
 
-def _status(subject: str, status: int) -> Result:
+def _status(subject: str, status: int, way: Way) -> Result:
     said = f"answers HEAD {HANDLER} with {status}"
     if status >= 500:
-        return Result(
-            "server", subject, PROBLEM, said, "The server's own log (IIS, and the Device Update audit log) tells why."
-        )
+        advice = "The server's own log (IIS, and the Device Update audit log) tells why."
+        if way.via is not None:
+            advice += f" Where it does not, {way.via} said so itself."
+        return Result("server", subject, PROBLEM, said, advice)
+    if status == 407:
+        advice = "upshim logs in at no proxy: let this machine pass without."
+        return Result("server", subject, PROBLEM, f"{said}: the proxy wants a login", advice)
     if status == 404:
         return Result(
             "server", subject, WARN, said, "Is this the pool's web server? Nothing there takes update checks."

@@ -39,13 +39,16 @@ SIGNS = (
 )
 
 
-def running(admin: str, token: Path | None, rules: Rules | None) -> Iterator[Result]:
-    """Is it well, does it run the rules of the file, and what has gone wrong since it started?"""
+def running(admin: str, token: Path | None, rules: Rules | None, *, expected: bool = True) -> Iterator[Result]:
+    """Is it well, does it run the rules of the file, and what has gone wrong since it started?
+
+    Where it is not expected to run yet, that it does not is no problem.
+    """
     try:
         health = switch.ask(admin, token, "GET", "/health")
     except UnusableInput as error:
         said = str(error).removeprefix(f"{admin}: ")
-        yield Result("running", admin, PROBLEM, said, "Is upshim running, with this --admin?")
+        yield Result("running", admin, PROBLEM if expected else WARN, said, "Is upshim running, with this --admin?")
         return
     status = str(health.get("status"))
     since = f"{health.get('connections')} connections, up for {health.get('uptime_seconds')} s"
@@ -62,7 +65,7 @@ def running(admin: str, token: Path | None, rules: Rules | None) -> Iterator[Res
 def numbers(admin: str, token: Path | None) -> dict[str, float]:
     """The metrics, summed over their labels; empty where they cannot be had. Raises `UnusableInput`."""
     host, port = host_and_port("--admin", admin)
-    headers = {} if token is None else {"Authorization": f"Bearer {token.read_text('utf-8').strip()}"}
+    headers = {} if token is None else {"Authorization": f"Bearer {switch.token_of(token)}"}
     try:
         with closing(http.client.HTTPConnection(host, port, timeout=switch.WITHIN)) as connection:
             connection.request("GET", "/metrics", headers=headers)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import ssl
 import stat
 import struct
-import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import certifi
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
@@ -19,13 +19,29 @@ from dissectors import DissectError
 from dissectors.certificates import Circumstances, dissect, examine
 from dissectors.certificates.findings import ERROR, INFO
 from proxy_addons.phone_identity import IdentityError, load_identity
-from proxy_addons.upstream_tls import verifying
+from proxy_addons.upstream_tls import NAMES, context_of
 from tools.deploy import Address
+from tools.doctor import reach
+from tools.doctor.reach import STRAIGHT, Way
 from tools.doctor.result import OK, PROBLEM, WARN, Result, reason
 
-WITHIN = 5.0  # seconds
+WINDOWS_CE = "1.0"  # the newest TLS it speaks
 
 _ADVICE = "Issue one by the CA the phones trust, for the names they use; `upshim decode FILE` shows what is in it."
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """How the proxy is told to verify the server: --server-ca, --server-insecure and --server-tls-oldest."""
+
+    authorities: Path | None = None
+    insecure: bool = False
+    oldest: str = "1.2"
+
+    def context(self) -> ssl.SSLContext:
+        """Raises `OSError` where the file is none."""
+        file = None if self.authorities is None else str(self.authorities)
+        return context_of(self.insecure, file, None, NAMES[self.oldest])
 
 
 def judged(check: str, subject: str, chain: bytes, domain: str, names: tuple[str, ...] = ()) -> Iterator[Result]:
@@ -44,11 +60,12 @@ def judged(check: str, subject: str, chain: bytes, domain: str, names: tuple[str
         yield Result(check, subject, OK, f"{first.subject}, {len(document.certificates)} certificates: fit for phones")
 
 
-def certificate_file(file: Path, domain: str) -> Iterator[Result]:
+def certificate_file(file: Path, domain: str, oldest: str = WINDOWS_CE) -> Iterator[Result]:
     """Would the proxy take the file with key and certificates, and would phones?"""
     subject = str(file)
     try:
         identity = load_identity(file)
+        identity.context(oldest)
         mode = stat.S_IMODE(file.expanduser().stat().st_mode)
     except (IdentityError, OSError) as error:
         found = f"would be refused: {reason(error).removeprefix(f'{file}: ')}"
@@ -60,21 +77,12 @@ def certificate_file(file: Path, domain: str) -> Iterator[Result]:
         yield Result("key", subject, PROBLEM, f"a private key that others may read ({mode:o})", f"chmod 600 {file}")
     else:
         yield Result("key", subject, OK, "belongs to the certificate, and nobody else may read it")
+    if oldest != WINDOWS_CE:
+        advice = "--tls-oldest 1.0, if there are such phones."
+        yield Result("phone-tls", "", WARN, f"from TLS {oldest} on: Windows CE speaks 1.0 at most", advice)
 
 
-def lenient() -> ssl.SSLContext:
-    """Talks to whatever there is: whose certificate it is, and how old the protocol, are checks of their own."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = ssl.TLSVersion.TLSv1
-    return context
-
-
-def served_chain(host: str, port: int, name: str = "") -> bytes | None:
+def served_chain(server: Address, name: str = "", way: Way = STRAIGHT) -> bytes | None:
     """The chain a TLS server sends, in PEM, old protocol versions included; None where it speaks no TLS.
 
     Raises `OSError` where there is nobody.
@@ -83,9 +91,9 @@ def served_chain(host: str, port: int, name: str = "") -> bytes | None:
     context.set_verify(SSL.VERIFY_NONE)
     context.set_cipher_list(b"ALL:@SECLEVEL=0")
     context.set_min_proto_version(SSL.TLS1_VERSION)
-    with socket.create_connection((host, port), WITHIN) as plain:
+    with way.connect(server) as plain:
         plain.settimeout(None)  # pyOpenSSL wants to wait by itself; the kernel's limits are set instead
-        limit = struct.pack("@ll", int(WITHIN), int(WITHIN % 1 * 1_000_000))  # struct timeval
+        limit = struct.pack("@ll", int(reach.WITHIN), int(reach.WITHIN % 1 * 1_000_000))  # struct timeval
         for which in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             plain.setsockopt(socket.SOL_SOCKET, which, limit)
         connection = SSL.Connection(context, plain)
@@ -105,40 +113,57 @@ def served(listen: Address, domain: str) -> Iterator[Result]:
     host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
     name = f"ucupdates-r2.{domain}" if domain else ""
     try:
-        chain = served_chain(host, listen.port, name)
+        chain = served_chain(Address(host, listen.port), name)
     except OSError:
         return
     if chain:
         yield from judged("certificate", str(listen), chain, domain)
 
 
-def server(upstream: Address, authorities: Path | None = None) -> Iterator[Result]:
-    """Is the update server's certificate accepted, as the proxy wants it?"""
-    subject = str(upstream)
+def unusable(verifying: Verifying) -> Iterator[Result]:
+    """What the server cannot be verified by."""
     try:
-        # The proxy trusts what certifi trusts, or these certificates alone.
-        context = verifying(str(authorities or certifi.where()))
+        verifying.context()
     except OSError as error:
         found = f"no certificates to verify by: {reason(error)}"
-        yield Result("server-tls", str(authorities), PROBLEM, found, "--server-ca wants a file in PEM.")
-        return
+        advice = "--server-ca wants a file in PEM."
+        yield Result("server-tls", str(verifying.authorities), PROBLEM, found, advice)
+
+
+def server(upstream: Address, verifying: Verifying, way: Way = STRAIGHT) -> Iterator[Result]:
+    """Is the update server's TLS accepted, as the proxy is told to verify it? Raises `OSError`: see `unusable`."""
+    subject = str(upstream)
     try:
-        chain = served_chain(upstream.host, upstream.port, upstream.host)
+        chain = served_chain(upstream, _name_or_nothing(upstream.host), way)
     except OSError:
         return  # told by the check of the server
     if chain is None:
-        yield Result(
-            "server-tls", subject, PROBLEM, "TLS cannot be agreed on", "Does the server speak TLS on this port?"
-        )
+        advice = "Does the server speak TLS on this port?"
+        yield Result("server-tls", subject, PROBLEM, "TLS cannot be agreed on", advice)
         return
+    older = "--server-tls-oldest 1.0, where the server cannot be mended."
     try:
-        with socket.create_connection((upstream.host, upstream.port), WITHIN) as plain:
-            context.wrap_socket(plain, server_hostname=upstream.host).close()
+        with way.connect(upstream) as plain:
+            verifying.context().wrap_socket(plain, server_hostname=upstream.host).close()
     except ssl.SSLCertVerificationError as error:
-        advice = "The proxy answers 502 then: give the CA's certificate with --server-ca, or mend the server's."
+        authorities = "give the CA's certificate with --server-ca, or mend the server's."
+        advice = f"The proxy answers 502 then: {older if 'too weak' in error.verify_message else authorities}"
         yield Result("server-tls", subject, PROBLEM, f"not accepted: {error.verify_message}", advice)
     except OSError as error:
-        advice = "The server may speak old versions of TLS only."
-        yield Result("server-tls", subject, WARN, f"not by today's rules: {reason(error)}", advice)
+        advice = f"The server speaks old versions of TLS only: {older}"
+        yield Result("server-tls", subject, PROBLEM, f"not from TLS {verifying.oldest} on: {reason(error)}", advice)
     else:
-        yield Result("server-tls", subject, OK, "its certificate is accepted")
+        if verifying.insecure:
+            advice = "--server-ca FILE instead of --server-insecure verifies it."
+            yield Result("server-tls", subject, WARN, "its certificate is not verified", advice)
+        else:
+            yield Result("server-tls", subject, OK, "its certificate is accepted")
+
+
+def _name_or_nothing(host: str) -> str:
+    """What SNI may hold: a name, and no address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return ""

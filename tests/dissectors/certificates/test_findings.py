@@ -71,8 +71,14 @@ def test_sha2_is_no_fault_for_later_firmware() -> None:
     assert found(modern, Circumstances(NOW, "contoso.com", sha2=True)) == {}
 
 
-def test_a_root_signed_with_sha2_is_only_a_warning() -> None:
-    finding = found(chain(SERVER, ISSUING, changed(ROOT, hash=hashes.SHA256())))["sha2-signature"]
+def test_a_root_signed_with_sha2_is_no_fault_but_told() -> None:
+    certificates = chain(SERVER, ISSUING, changed(ROOT, hash=hashes.SHA256()))
+    assert found(certificates) == {}
+    assert [one.severity for one in examine(certificates, PHONE) if one.code == "sha2-signature"] == ["info"]
+
+
+def test_a_server_that_signed_itself_with_sha2_is_only_a_warning() -> None:
+    finding = found(chain(changed(SERVER, issuer=SERVER.name, hash=hashes.SHA256())))["sha2-signature"]
     assert finding.severity == "warning"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from captures.database_url import DatabaseUrl
 from captures.recording import Recording
+from proxy_addons.forwarded import Fronts
 from proxy_addons.rules import Rules
 from tests.bodies import REPORT_ZERO
 from tests.proxies import running as proxy_running
@@ -116,31 +117,87 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
 
 
-def privileges(tmp_path: Path, bits: int, ports: list[int], mode: str = "reverse") -> dict[tuple[str, str], str]:
-    status = tmp_path / "status"
-    status.write_text(f"Name:\tx\nCapEff:\t{bits:016x}\n")
-    (tmp_path / "conf/all").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "ip_unprivileged_port_start").write_text("1024\n")
-    (tmp_path / "ip_forward").write_text("0\n")
-    (tmp_path / "conf/all/send_redirects").write_text("0\n")
-    return {(result.check, result.subject): result.status for result in system.privileges(ports, mode)}
-
-
-def test_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of /proc: what the kernel would say."""
     monkeypatch.setattr(system, "STATUS", tmp_path / "status")
     monkeypatch.setattr(system, "SETTINGS", tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    bind, admin = 1 << 10, 1 << 12
-    who = ("privileges", "user 1000")
-    assert privileges(tmp_path, 0, [8080]) == {who: OK}
-    assert privileges(tmp_path, 0, [80]) == {who: PROBLEM}
-    assert privileges(tmp_path, bind, [80]) == {who: OK}
-    found = privileges(tmp_path, bind, [80], "transparent")
-    assert found[who] == WARN
-    assert found["routing", "ip_forward"] == PROBLEM
-    assert found["routing", "conf/all/send_redirects"] == OK
-    assert privileges(tmp_path, bind | admin, [80], "transparent")[who] == OK
-    assert system.capabilities() == {10, 12}
+    return tmp_path
+
+
+def privileges(proc: Path, bits: int, ports: list[int]) -> list[tuple[str, str]]:
+    (proc / "status").write_text(f"Name:\tx\nCapEff:\t{bits:016x}\n")
+    (proc / "ipv4").mkdir(exist_ok=True)
+    (proc / "ipv4/ip_unprivileged_port_start").write_text("1024\n")
+    return [(result.subject, result.status) for result in system.privileges(ports)]
+
+
+def test_rights(proc: Path) -> None:
+    assert privileges(proc, 0, [8080]) == [("user 1000", OK)]
+    assert privileges(proc, 0, [80]) == [("user 1000", PROBLEM)]
+    assert privileges(proc, 1 << 10, [80]) == [("user 1000", OK)]
+    assert system.capabilities() == {10}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sixth", "status"),
+    [
+        ({}, True, {}),
+        ({"ipv4/conf/all/forwarding": 0}, False, {"ip_forward": PROBLEM}),
+        ({"ipv4/conf/eth0/forwarding": 0}, False, {"forwarding": WARN}),
+        ({"ipv4/conf/all/send_redirects": 1}, False, {"send_redirects": WARN}),
+        ({"ipv4/conf/eth0/send_redirects": 1}, False, {"send_redirects": WARN}),
+        ({"ipv4/conf/default/send_redirects": 1}, False, {"send_redirects": WARN}),
+        ({"ipv4/conf/lo/send_redirects": 1}, False, {}),
+        ({"ipv6/conf/all/forwarding": 0}, False, {}),
+        ({"ipv6/conf/all/forwarding": 0}, True, {"ipv6 forwarding": PROBLEM}),
+        ({"ipv6/conf/eth0/forwarding": 0}, True, {}),
+    ],
+)
+def test_a_router(settings: dict[str, int], sixth: bool, status: dict[str, str], proc: Path) -> None:
+    for version in ("ipv4", "ipv6"):
+        for name in ("all", "default", "eth0", "lo"):
+            (proc / version / "conf" / name).mkdir(parents=True)
+            (proc / version / "conf" / name / "forwarding").write_text("1\n")
+            (proc / version / "conf" / name / "send_redirects").write_text("0\n")
+    for setting, value in settings.items():
+        (proc / setting).write_text(f"{value}\n")
+    results = list(system.routing(sixth=sixth))
+    assert {result.subject: result.status for result in results if result.status != OK} == status
+    assert len(results) == 2 + sixth
+    for result in results:
+        assert ("/etc/sysctl.d/90-upshim.conf" in result.advice) is (result.status != OK)
+
+
+def test_the_kill_switch(tmp_path: Path) -> None:
+    switch = tmp_path / "stop"
+    assert files.kill_switch(switch).status == OK
+    switch.touch()
+    assert (files.kill_switch(switch).status, "is on" in files.kill_switch(switch).found) == (WARN, True)
+    assert files.kill_switch(tmp_path).status == PROBLEM
+    assert files.kill_switch(tmp_path / "none" / "stop").status == PROBLEM
+    found = files.kill_switch(Path("/proc/self/stop"))
+    assert (found.status, "cannot be made" in found.found) == (WARN, True)
+
+
+def test_packets(tmp_path: Path) -> None:
+    file = tmp_path / "a.pcapng"
+    assert files.capture(file).status == OK
+    assert not file.exists()
+    file.touch()
+    assert files.capture(file).status == OK
+    for wrong in (tmp_path, tmp_path / "none" / "a.pcapng", Path("/proc/self/a.pcapng")):
+        assert files.capture(wrong).status == PROBLEM
+
+
+def test_fronts() -> None:
+    fronts = Fronts.of(["10.0.0.7", "0.0.0.0/0", "fd00::/64"])
+    assert [(one.subject, one.status) for one in files.fronts(fronts)] == [
+        ("10.0.0.7/32", OK),
+        ("0.0.0.0/0", WARN),
+        ("fd00::/64", OK),
+    ]
 
 
 def test_a_running_upshim(tmp_path: Path) -> None:
@@ -162,6 +219,13 @@ def test_a_running_upshim(tmp_path: Path) -> None:
         assert (WARN, "the kill switch is on: nothing is rewritten") in found
         assert [result.status for result in running.running(admin, None, None)] == [PROBLEM]
     assert [result.status for result in running.running(admin, token, None)] == [PROBLEM]
+    assert [result.status for result in running.running(admin, token, None, expected=False)] == [WARN]
+    token.write_bytes(b"\xff\xfe")
+    (result,) = running.running(admin, token, None)
+    assert (result.status, result.found) == (
+        PROBLEM,
+        f"{token}: expected a token, one word of ASCII, found something else",
+    )
 
 
 def test_signs_are_metrics_that_there_are(tmp_path: Path) -> None:

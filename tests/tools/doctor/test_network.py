@@ -12,7 +12,7 @@ from tests.bodies import CHECK_TARGET
 from tests.proxies import running
 from tests.servers import Received, message, serving
 from tools.deploy import Address
-from tools.doctor import network
+from tools.doctor import network, reach
 from tools.doctor.result import OK, PROBLEM, WARN, Result
 
 UPSTREAM = Address("10.9.9.9", 80)
@@ -42,15 +42,15 @@ def test_where_the_name_leads(
         return addresses if host.startswith("ucupdates") else [host]
 
     monkeypatch.setattr(network, "addresses_of", resolve)
-    (result,) = network.update_name("contoso.com.", UPSTREAM, mode)
+    (result,) = network.update_name("contoso.com.", [Address("10.9.9.8", 80), UPSTREAM], mode)
     assert asked[0] == "ucupdates-r2.contoso.com"
     assert (result.status, words in result.found) == (status, True)
 
 
 def test_a_name_that_nobody_knows() -> None:
-    (result,) = network.update_name("upshim.invalid", None, "reverse")
+    (result,) = network.update_name("upshim.invalid", [], "reverse")
     assert result.status == PROBLEM
-    (result,) = network.update_name("x" * 70, None, "reverse")
+    (result,) = network.update_name("x" * 70, [], "reverse")
     assert result.status == PROBLEM
 
 
@@ -74,7 +74,7 @@ def test_a_port_that_is_free_and_one_that_is_not_ours() -> None:
 
 
 def test_somebody_else_has_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "WITHIN", 0.5)
+    monkeypatch.setattr(reach, "WITHIN", 0.5)
     with serving(lambda _: [message(b"hello")]) as other:
         (result,) = network.port(Address("127.0.0.1", other.port))
         assert (result.status, result.found) == (PROBLEM, "in use by another HTTP server (200 to /__upshim/health)")
