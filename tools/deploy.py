@@ -27,10 +27,10 @@ from pathlib import Path
 from string import Template
 
 from proxy_addons.admin import is_loopback
-from proxy_addons.upstream_url import is_host, parse_upstream
+from proxy_addons.upstream_url import is_host
 from tools import grafana
 from tools.errors import EXIT_OK, UnusableInput
-from tools.proxy import VERSIONS
+from tools.proxy import VERSIONS, place_of_server
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = {
@@ -172,10 +172,9 @@ def run(args: argparse.Namespace) -> int:
         if args.certs is not None and in_home(args.certs):
             told = "ProtectHome=yes hides it from the unit: put it below /etc"
             print(f"upshim deploy: {args.certs}: {told}", file=sys.stderr)
-    tls = args.server_ca, args.server_tls_oldest
-    print(
-        render(args.kind, args.upstream[0], shims, listen, args.health, *files, args.mode, more, operator, *tls), end=""
-    )
+    server = args.server_ca, args.server_tls_oldest
+    text = render(args.kind, args.upstream[0], shims, listen, args.health, *files, args.mode, more, operator, *server)
+    print(text, end="")
     return EXIT_OK
 
 
@@ -405,13 +404,8 @@ def watching(kind: str) -> str:
 
 def server_of(upstream: str) -> tuple[bool, Address]:
     """Whether the server is spoken to by TLS, and its address. Raises `UnusableInput`."""
-    scheme = upstream.partition("://")[0].lower()
-    try:
-        if scheme not in {"http", "https"}:
-            raise ValueError(f"expected http://HOST[:PORT] or https://HOST[:PORT], found {upstream!r}")
-        return scheme == "https", Address(*parse_upstream(upstream))
-    except ValueError as error:
-        raise UnusableInput(f"--upstream: {error}") from error
+    scheme, host, port = place_of_server("--upstream", upstream)
+    return scheme == "https", Address(host, port)
 
 
 def address(option: str, text: str) -> Address:

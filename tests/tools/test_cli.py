@@ -139,7 +139,7 @@ def test_a_recording_of_somebody_else_is_one_line(
     "words",
     [
         ["proxy", "--upstream", "http://10.0.0.5", "http://u:secret@h"],
-        ["deploy", "haproxy", "--upstream", "https://u:secret@127.0.0.1"],
+        ["deploy", "haproxy", "https://u:secret@127.0.0.1"],
         ["doctor", "http://u:secret@127.0.0.1"],
         ["phone", "--server", "http://u:secret@127.0.0.1:1", "--version", "1.0.522.73"],
         ["rules", "stop", "--admin", "http://u:secret@127.0.0.1:1"],

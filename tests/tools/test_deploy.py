@@ -677,6 +677,7 @@ def test_tls_to_the_server_is_verified() -> None:
         (["haproxy", "--upstream", "http://10.0.0.5", "--server-ca", "x.pem"], "need --upstream https"),
         (["lighttpd", "--upstream", "https://a", "--server-tls-oldest", "1.0"], "lighttpd takes no --server-ca"),
         (["haproxy", "--upstream", "http://10.0.0.5", "--shim", "shim:80"], "--shim: expected an IP address"),
+        (["haproxy", "--upstream", "http://u:secret@10.0.0.5"], "a login before the host is not supported"),
     ],
 )
 def test_what_would_lack_its_tls_is_refused(
