@@ -44,6 +44,7 @@ def in_mitmproxy(test: Callable[[Upshim, Any], Any], **options: Any) -> None:
     async def run() -> None:
         upshim = Upshim()
         with taddons.context(upshim) as context:
+            context.master._legacy_log_events.uninstall()  # the next log line may come when its event loop is closed
             context.configure(upshim, mode=["reverse:http://127.0.0.1:9"], **options)
             await test(upshim, context)
             upshim.done()

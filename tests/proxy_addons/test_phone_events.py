@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 from mitmproxy import http
-from mitmproxy.log import MitmLogHandler
 from mitmproxy.test import taddons, tflow
 
 from captures.base_recording import BaseRecording
@@ -46,15 +44,13 @@ def in_mitmproxy(test: Callable[[Upshim], Awaitable[None]], **options: Any) -> N
     async def run() -> None:
         upshim = Upshim()
         with taddons.context(upshim) as context:
+            context.master._legacy_log_events.uninstall()  # the next log line may come when its event loop is closed
             try:
                 context.configure(upshim, mode=["reverse:http://127.0.0.1:9"], **options)
                 await test(upshim)
                 assert not [cause for cause in upshim.failures.counts if re.search(r" in .*:\d+$", cause)]
             finally:
                 upshim.done()
-                # It would log into this event loop for ever.
-                for handler in [one for one in logging.getLogger().handlers if isinstance(one, MitmLogHandler)]:
-                    logging.getLogger().removeHandler(handler)
 
     asyncio.run(run())
 
