@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,53 @@ UPSTREAM = "http://127.0.0.1:9"
 
 
 QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
+
+# A process that has loaded all of it once: each command line that it reads is run by a fork of it.
+FORKING = """
+import json, os, sys, tempfile
+from proxy_addons import lean_import
+lean_import.only_what_is_named()
+import proxy_addons.launcher
+from tools.cli import main
+
+for line in sys.stdin:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if not child:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            try:
+                code = main(json.loads(line))
+            except SystemExit as end:
+                code = end.code
+            except BaseException as error:
+                code = 99
+                sys.excepthook(type(error), error, error.__traceback__)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        print(json.dumps([code, out.read().decode(), err.read().decode()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+
+
+def told(forking: subprocess.Popen[str], *words: object) -> list[Any]:
+    """Exit code, output and errors of a command."""
+    assert forking.stdin is not None
+    assert forking.stdout is not None
+    print(json.dumps([str(word) for word in words]), file=forking.stdin, flush=True)
+    found: list[Any] = json.loads(forking.stdout.readline())
+    return found
 
 
 @pytest.mark.parametrize(
@@ -63,16 +113,15 @@ QUIETLY = ("--upstream", UPSTREAM, "--listen", "127.0.0.1:0")
         (["--upstream", UPSTREAM, "--colour"], "unrecognized arguments: --colour"),
     ],
 )
-def test_what_cannot_work_is_one_line_and_exit_2(words: list[str], complaint: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tools", "proxy", "--state", str(tmp_path), *words]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert complaint in ended.stderr
-    assert ended.stdout == ""
+def test_what_cannot_work_is_one_line_and_exit_2(
+    words: list[str], complaint: str, tmp_path: Path, forking: subprocess.Popen[str]
+) -> None:
+    code, out, err = told(forking, "proxy", "--state", tmp_path, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert complaint in err
 
 
-def test_a_port_in_use_and_bad_files(tmp_path: Path) -> None:
+def test_a_port_in_use_and_bad_files(tmp_path: Path, forking: subprocess.Popen[str]) -> None:
     rules, profile, binary = tmp_path / "rules.toml", tmp_path / "profile.toml", tmp_path / "binary.toml"
     binary.write_bytes(b"a\xff")
     (tmp_path / "words").write_text("two words")
@@ -95,13 +144,16 @@ def test_a_port_in_use_and_bad_files(tmp_path: Path) -> None:
             ),
             (["--listen", "127.0.0.1:0", "--admin", f"127.0.0.1:{port}"], "admin listener: cannot listen on 127.0.0.1"),
         ):
-            command = [sys.executable, "-m", "tools", "proxy", "--upstream", UPSTREAM, "--state", str(tmp_path / "s")]
-            ended = subprocess.run(
-                [*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-            )
-            assert ended.returncode == 2, ended.stderr
-            assert ended.stderr.count("\n") == 1, ended.stderr
-            assert complaint in ended.stderr
+            code, out, err = told(forking, "proxy", "--upstream", UPSTREAM, "--state", tmp_path / "s", *words)
+            assert (code, out, err.count("\n")) == (2, "", 1), err
+            assert complaint in err
+
+
+def test_so_it_is_for_a_process_of_its_own(tmp_path: Path) -> None:
+    for words in (["--drain", "-1"], ["--listen", "192.0.2.1:8080"]):
+        command = [sys.executable, "-m", "tools", "proxy", "--upstream", UPSTREAM, "--state", str(tmp_path), *words]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
 
 
 def test_it_ends_when_told_to(tmp_path: Path) -> None:
