@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import signal
 import ssl
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +22,8 @@ from tests.faults.raw import body_of, check_request, connect, exchange, status_o
 from tests.faults.test_own_faults import recorded
 from tests.phone_certificates import ROOT, pem
 from tests.proxies import running
-from tests.servers import serving
+from tests.proxy_addons.test_listeners import proxy_at, started
+from tests.servers import Received, message, serving
 from tests.tools.doctor.test_tls import EXPIRED, serving_tls
 from tests.tools.test_deploy import FRONTS, Front, front_process, phone, pool, update_server
 from tools.ports import free_port
@@ -69,6 +74,39 @@ def test_a_shim_that_cannot_reach_the_server_is_gone_around(kind: str, tmp_path:
             until(lambda: status_of(exchange(started.port, check_request())) == 200)
         for _ in range(20):
             assert body_of(exchange(started.port, check_request())) == answer_body()
+
+
+def test_a_hand_over_behind_haproxy_has_nothing_asked_again(tmp_path: Path) -> None:
+    """Unlike a stop: the port stays open, so that the shim is never out."""
+    arrived, over = threading.Event(), threading.Event()
+
+    def slow(_: Received) -> Iterator[bytes]:
+        arrived.set()
+        over.wait(60)
+        yield message(answer_body())
+
+    with (
+        serving(slow) as server,
+        ExitStack() as stack,
+        ThreadPoolExecutor(1) as phones,
+    ):
+        port = free_port()
+        words = proxy_at(port, server.url, tmp_path)
+        old = stack.enter_context(started(words))
+        old.wait_until_listening()
+        haproxy = stack.enter_context(front_process("haproxy", server.url, [port], tmp_path))
+        answer = phones.submit(exchange, haproxy.port, check_request())
+        try:
+            assert arrived.wait(20)
+            new = stack.enter_context(started([*words, "--hand-over"]))
+            new.wait_until_listening()
+            until(lambda: b"replaced by another process" in old.log)
+            assert not wait([answer], 3).done  # HAProxy asks for its health every second
+        finally:
+            over.set()
+        assert body_of(answer.result(20)) == answer_body()
+        assert old.process.wait(20) == 0
+        assert len(server.received) == 1
 
 
 def test_the_servers_certificate_has_expired(tmp_path: Path) -> None:
