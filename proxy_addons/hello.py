@@ -5,6 +5,7 @@ Old phones ask for TLS in the framing of SSL 2, which OpenSSL understands and mi
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ class Verdicts:
         else:
             session = hello[43:44] or b"\0"
             key = hello[:11] + hello[44 + session[0] :]
+        key = hashlib.sha256(key).digest()  # a hello may be long
         verdict = self._known.get(key)
         if verdict is None:
             verdict = self._try(hello)

@@ -23,6 +23,8 @@ from tests.proxy_addons.test_launcher import admin_port, get
 from tests.servers import serving
 from tests.tools.doctor.test_tls import serving_tls
 from tests.tools.test_deploy import update_server
+from tools.doctor import running as doctor_running
+from tools.doctor.result import PROBLEM
 from tools.ports import free_port
 
 
@@ -58,6 +60,8 @@ def test_a_server_whose_certificate_is_not_trusted_is_not_reached(tmp_path: Path
         until(lambda: health(proxy)[0] == 503)
         assert b"\nupshim_server_unreachable 1.0\n" in get(admin_port(proxy), "/metrics")[1]
         assert b'"server_unreachable": "localhost:' in get(admin_port(proxy), "/health")[1]
+        seen = doctor_running.running(f"127.0.0.1:{admin_port(proxy)}", None, None)
+        assert [one.status for one in seen if "cannot reach the server" in one.found] == [PROBLEM]
 
 
 @asynccontextmanager

@@ -32,6 +32,12 @@ SIGNS = (
         "{} breakers are open: too many phones failed",
         "upshim rules explain says which.",
     ),
+    (
+        "upshim_server_unreachable",
+        PROBLEM,
+        "it cannot reach the server: phones behind a front go past it, others get 502",
+        "Its log says why; run doctor with its options as its user.",
+    ),
     ("upshim_journal_failed", PROBLEM, "the journal cannot be written, and nothing is rewritten", "Look at the disk."),
     ("upshim_rewriting_stopped", WARN, "the kill switch is on: nothing is rewritten", "upshim rules start"),
     ("upshim_dry_run", WARN, "it runs dry: decisions are not carried out", "Leave out --dry-run when you mean it."),
