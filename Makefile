@@ -12,7 +12,7 @@ demo: $(VENV)/ready
 	$(BIN)/upshim demo
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 3 $(TESTS)
+	$(BIN)/python -m pytest -n 4 $(TESTS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
