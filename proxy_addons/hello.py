@@ -6,7 +6,6 @@ Old phones ask for TLS in the framing of SSL 2, which OpenSSL understands and mi
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -119,15 +118,6 @@ def can_do(ciphers: bytes) -> bool:
     try:
         SSL.Context(SSL.TLS_SERVER_METHOD).set_cipher_list(ciphers)
     except SSL.Error:
-        return False
-    return True
-
-
-def is_address(host: str) -> bool:
-    """Whether this is an address, and not a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
         return False
     return True
 

@@ -28,7 +28,6 @@ from proxy_addons.hello import (
     SslV2ClientTls,
     Verdicts,
     can_do,
-    is_address,
     is_sslv2,
     is_tls,
     looks_like_http,
@@ -39,6 +38,7 @@ from proxy_addons.hello import (
 )
 from proxy_addons.log_lines import event
 from proxy_addons.phone_identity import Identity, IdentityError, load_identity, utc_now
+from proxy_addons.upstream_url import is_address
 from proxy_addons.via import Via
 
 logger = logging.getLogger("upshim")

@@ -22,6 +22,15 @@ def is_host(text: str) -> bool:
     return zone is None or _ZONE.fullmatch(zone) is not None
 
 
+def is_address(host: str) -> bool:
+    """Whether this is an address, and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def parse_upstream(text: str) -> tuple[str, int]:
     """`host:port`, or a URL whose scheme gives the port. Raises `ValueError` with one line."""
     if "@" in text:  # it is not shown: there is a password

@@ -27,7 +27,7 @@ from pathlib import Path
 from string import Template
 
 from proxy_addons.admin import is_loopback
-from proxy_addons.upstream_url import is_host
+from proxy_addons.upstream_url import is_address, is_host
 from tools import grafana
 from tools.errors import EXIT_OK, UnusableInput
 from tools.proxy import VERSIONS, place_of_server
@@ -303,15 +303,6 @@ def tls_to(server: Address, ca: Path | None, oldest: str) -> str:
     roots = "@system-ca" if ca is None else plain_path("--server-ca", ca)
     older = "" if oldest == VERSIONS[-1] else f" ssl-min-ver TLSv{oldest} ciphers DEFAULT:@SECLEVEL=0"
     return f" ssl verify required ca-file {roots} sni str({server.host}){older}"
-
-
-def is_address(host: str) -> bool:
-    """Whether nobody needs to look it up."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def hidden_from_unit(program: Path | None) -> list[Path]:
