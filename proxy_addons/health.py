@@ -9,6 +9,8 @@ from mitmproxy import http
 from proxy_addons.flows import body_length, headers_of
 
 PATH = "/__upshim/health"
+OK, DRAINING, UNREACHABLE = "ok", "draining", "server unreachable"
+BODIES = {state: f'{{"status":"{state}"}}\n'.encode() for state in (OK, DRAINING, UNREACHABLE)}
 
 
 def is_health_check(request: http.Request, path: str) -> bool:
@@ -23,6 +25,6 @@ def is_health_check(request: http.Request, path: str) -> bool:
 
 def health_answer(*, draining: bool, unreachable: bool) -> http.Response:
     """200, or 503 while no new work is wanted: upshim is about to end, or cannot reach the server."""
-    status, text = (503, "draining") if draining else (503, "server unreachable") if unreachable else (200, "ok")
+    state = DRAINING if draining else UNREACHABLE if unreachable else OK
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return http.Response.make(status, f'{{"status":"{text}"}}\n', headers)
+    return http.Response.make(200 if state == OK else 503, BODIES[state], headers)

@@ -10,9 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.conftest import require_tool
+from tests.conftest import cannot_run, require_tool
 
 CLONE_NEWNET = 0x40000000
 SUBNETS = {"phone": 1, "server": 2}  # each with the router at .1
@@ -55,7 +53,7 @@ class Network:
                 [ip, "netns", "add", self._names[name]], capture_output=True, text=True, timeout=30, check=False
             )
             if made.returncode and name == "phone":
-                missing(f"network namespaces cannot be made here: {made.stderr.strip()}")
+                cannot_run(f"network namespaces cannot be made here: {made.stderr.strip()}")
             self.run(name, ip, "link", "set", "lo", "up")
         for name, subnet in SUBNETS.items():
             self.run(
@@ -90,20 +88,13 @@ def _enter(namespace: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def missing(why: str) -> None:
-    """Skip, or fail where everything must run."""
-    if os.environ.get("UPSHIM_REQUIRE_ALL"):
-        pytest.fail(why)
-    pytest.skip(why)
-
-
 @contextlib.contextmanager
 def network() -> Iterator[Network]:
     """The three of them, for as long as the block lasts; skips where that cannot be had."""
     require_tool("ip")
     require_tool("nft")
     if os.geteuid():
-        missing("only root makes network namespaces")
+        cannot_run("only root makes network namespaces")
     made = Network()
     try:
         made.build()

@@ -30,7 +30,7 @@ from proxy_addons.admin import is_loopback
 from proxy_addons.upstream_url import is_address, is_host
 from tools import grafana
 from tools.errors import EXIT_OK, UnusableInput
-from tools.proxy import VERSIONS, place_of_server
+from tools.proxy import NEWEST, VERSIONS, place_of_server
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = {
@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server-tls-oldest",
         choices=VERSIONS,
-        default=VERSIONS[-1],
+        default=NEWEST,
         help="haproxy, systemd: TLS the server may speak (default 1.2)",
     )
     parser.add_argument(
@@ -191,12 +191,12 @@ def render(
     more: Sequence[str] = (),
     operator: Operator | None = None,
     server_ca: Path | None = None,
-    server_oldest: str = VERSIONS[-1],
+    server_oldest: str = NEWEST,
 ) -> str:
     """The text of a configuration; `more` are other addresses of the same server. Raises `UnusableInput`."""
     secure, server = server_of(upstream)
     check_tls(kind, secure, listen, certs)
-    if server_ca is not None or server_oldest != VERSIONS[-1]:
+    if server_ca is not None or server_oldest != NEWEST:
         check_server_tls(kind, any(server_of(one)[0] for one in (upstream, *more)))
     if kind == "haproxy" and secure and is_address(server.host):
         expected = "HAProxy verifies names only: expected that in the server's certificate"
@@ -249,7 +249,7 @@ def render(
             places["options"] += f" --rules {plain_path('--rules', rules)}"
         if server_ca is not None:
             places["options"] += f" --server-ca {plain_path('--server-ca', server_ca)}"
-        if server_oldest != VERSIONS[-1]:
+        if server_oldest != NEWEST:
             places["options"] += f" --server-tls-oldest {server_oldest}"
         if health != HEALTH:
             places["options"] += f" --health {health}"
@@ -301,7 +301,7 @@ def servers_of(server: Address, tls: str, backup: str = "") -> Iterator[str]:
 def tls_to(server: Address, ca: Path | None, oldest: str) -> str:
     """How HAProxy speaks TLS with the server. Raises `UnusableInput`."""
     roots = "@system-ca" if ca is None else plain_path("--server-ca", ca)
-    older = "" if oldest == VERSIONS[-1] else f" ssl-min-ver TLSv{oldest} ciphers DEFAULT:@SECLEVEL=0"
+    older = "" if oldest == NEWEST else f" ssl-min-ver TLSv{oldest} ciphers DEFAULT:@SECLEVEL=0"
     return f" ssl verify required ca-file {roots} sni str({server.host}){older}"
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from captures.database_url import place_of
+from captures.exchange import endpoint
 from proxy_addons.upstream_url import parse_upstream
 from tools.errors import EXIT_OK, UnusableInput
 from tools.options import above_zero
@@ -266,8 +267,7 @@ def listeners(mode: str, upstreams: list[str], listen: list[str]) -> tuple[list[
     listened = addresses(listen)
     if mode == "reverse" and any(comes_back(places[0][1:], one) for one in listened):
         raise UnusableInput(f"--upstream {upstreams[0]}: expected the server, found what --listen names")
-    shown = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for _, host, port in places]
-    return shown, [f"{name}@{host}:{port}" for host, port in listened]
+    return [endpoint(host, port) for _, host, port in places], [f"{name}@{host}:{port}" for host, port in listened]
 
 
 def comes_back(server: tuple[str, int], listened: tuple[str, int]) -> bool:

@@ -26,9 +26,8 @@ from captures.errors import StoreError
 from captures.exchange import Exchange
 from captures.store import Store
 from tests.bodies import CHECK_TARGET, INTERIM, OFFER_NEXT, REPORT_ZERO, answer_body, check_body
-from tests.conftest import ROOT, require_tool
+from tests.conftest import ROOT, cannot_run, require_tool
 from tests.faults.raw import body_of, check_request, exchange, status_of, until
-from tests.namespaces import missing
 from tests.proxies import Proxy, command, running, started
 from tests.proxy_addons.test_launcher import admin_port, get
 from tests.proxy_addons.test_metrics import samples
@@ -209,7 +208,7 @@ def test_a_clock_that_jumps(seconds: int, place: Place) -> None:
 def small_disk(folder: Path, words: list[str]) -> Iterator[tuple[Proxy, Path]]:
     """A proxy in whose eyes, and nobody else's, a folder is a disk of 3 MB; and where others find that."""
     if os.geteuid():
-        missing("only root mounts a small disk")
+        cannot_run("only root mounts a small disk")
     folder.mkdir()
     inside = [
         require_tool("unshare"),
@@ -221,7 +220,7 @@ def small_disk(folder: Path, words: list[str]) -> Iterator[tuple[Proxy, Path]]:
     ]
     tried = subprocess.run([*inside, "true"], capture_output=True, text=True, timeout=30, check=False)
     if tried.returncode:
-        missing(f"no small disk can be mounted here: {tried.stderr.strip()}")
+        cannot_run(f"no small disk can be mounted here: {tried.stderr.strip()}")
     with started([*inside, *words]) as proxy:
         yield proxy, Path(f"/proc/{proxy.process.pid}/root{folder}")
 

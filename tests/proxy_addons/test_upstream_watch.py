@@ -23,8 +23,10 @@ from tests.proxy_addons.test_launcher import admin_port, get
 from tests.servers import serving
 from tests.tools.doctor.test_tls import serving_tls
 from tests.tools.test_deploy import update_server
+from tools.deploy import Address
+from tools.doctor import network
 from tools.doctor import running as doctor_running
-from tools.doctor.result import PROBLEM
+from tools.doctor.result import PROBLEM, WARN
 from tools.ports import free_port
 
 
@@ -39,6 +41,8 @@ def test_the_health_check_fails_until_the_server_can_be_reached(kind: str, tmp_p
         assert health(proxy) == (200, b'{"status":"ok"}\n')  # nobody has asked for anything yet
         assert status_of(exchange(proxy.port, check_request())) == 502
         until(lambda: health(proxy) == (503, b'{"status":"server unreachable"}\n'))
+        (seen,) = network.port(Address("127.0.0.1", proxy.port))
+        assert (seen.status, seen.found) == (WARN, "upshim listens, and cannot reach the server: its log says why")
         with serving(update_server, address=("127.0.0.1", port)):
             until(lambda: health(proxy)[0] == 200)
             assert body_of(exchange(proxy.port, check_request())) == answer_body()

@@ -151,7 +151,7 @@ def kill_switch(file: Path) -> Result:
         advice = f"upshim rules start --kill-switch {file}"
         return Result("kill-switch", str(file), WARN, f"is on, nothing is rewritten: {on}", advice)
     if (why := unwritable(folder)) is not None:
-        advice = "Give the user of upshim the right to write there; until then /stop lasts no longer than the process."
+        advice = "Whoever is to stop it by `upshim rules stop --kill-switch` needs the right to write there."
         return Result("kill-switch", str(file), WARN, f"is off, and cannot be made: {why}", advice)
     return Result("kill-switch", str(file), OK, "is off, and can be made")
 

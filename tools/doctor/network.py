@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+from proxy_addons import health
 from tools.deploy import HEALTH, Address
 from tools.doctor import reach
 from tools.doctor.reach import STRAIGHT, Way
@@ -17,7 +18,11 @@ from tools.doctor.result import OK, PROBLEM, WARN, Result, reason
 
 UPDATE_NAME = "ucupdates-r2"
 HANDLER = "/RequestHandler/ucdevice.upx"
-OWN_ANSWERS = (b'{"status":"ok"}\n', b'{"status":"draining"}\n')  # to a health check
+OWN_ANSWERS = {  # to a health check
+    health.BODIES[health.OK]: (OK, "upshim listens and is well"),
+    health.BODIES[health.DRAINING]: (WARN, "upshim is draining: it is about to end"),
+    health.BODIES[health.UNREACHABLE]: (WARN, "upshim listens, and cannot reach the server: its log says why"),
+}
 FREE = "free: upshim can listen here"
 CLOCK_WARN, CLOCK_PROBLEM = timedelta(minutes=2), timedelta(minutes=15)
 
@@ -73,7 +78,7 @@ def update_name(domain: str, upstreams: Sequence[Address], mode: str) -> Iterato
     yield Result("name", name, WARN, f"points at {shown}, which is not this machine", advice)
 
 
-def port(listen: Address, health: str = HEALTH) -> Iterator[Result]:
+def port(listen: Address, target: str = HEALTH) -> Iterator[Result]:
     """Is a port free, or is it upshim that has it?"""
     subject = str(listen)
     host = "0.0.0.0" if listen.host == "*" else listen.host
@@ -87,7 +92,7 @@ def port(listen: Address, health: str = HEALTH) -> Iterator[Result]:
             probe.listen(1)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            yield from _who_listens(listen, host, health)
+            yield from _who_listens(listen, host, target)
         elif error.errno in {errno.EACCES, errno.EPERM}:
             advice = "Start upshim with CAP_NET_BIND_SERVICE (the systemd unit does), or choose a port above 1023."
             yield Result("port", subject, PROBLEM, "may not be listened on by this user", advice)
@@ -98,12 +103,12 @@ def port(listen: Address, health: str = HEALTH) -> Iterator[Result]:
     yield Result("port", subject, OK, FREE)
 
 
-def _who_listens(listen: Address, host: str, health: str) -> Iterator[Result]:
+def _who_listens(listen: Address, host: str, target: str) -> Iterator[Result]:
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     found = "nothing that speaks HTTP"
     for secure in (False, True):
         try:
-            answer, body = STRAIGHT.ask(Address(here, listen.port), "GET", health, secure=secure)
+            answer, body = STRAIGHT.ask(Address(here, listen.port), "GET", target, secure=secure)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError) and not secure:  # what speaks TLS would have hung up
                 found = f"something that accepts connections and says nothing for {reach.WITHIN:g} s: it hangs"
@@ -111,10 +116,9 @@ def _who_listens(listen: Address, host: str, health: str) -> Iterator[Result]:
             continue
         status = answer.status
         if status in {200, 503} and body in OWN_ANSWERS:
-            state = "upshim listens and is well" if status == 200 else "upshim is draining: it is about to end"
-            yield Result("port", str(listen), OK if status == 200 else WARN, state)
+            yield Result("port", str(listen), *OWN_ANSWERS[body])
             return
-        found = f"another HTTP server ({status} to {health})"
+        found = f"another HTTP server ({status} to {target})"
         break
     advice = "Stop it, or let upshim listen elsewhere (`ss -ltnp` names the process)."
     yield Result("port", str(listen), PROBLEM, f"in use by {found}", advice)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from proxy_addons.listeners import normal
 from tools.deploy import Address
 from tools.doctor import reach
 from tools.doctor.result import OK, PROBLEM, WARN, Result
@@ -53,11 +53,11 @@ def table(upstreams: Sequence[Address], listen: Sequence[Address]) -> Iterator[R
 def redirects(text: str, upstreams: Sequence[Address], listen: Sequence[Address]) -> Iterator[Result]:
     """What a loaded table does, as nft prints it."""
     subject = " ".join(TABLE)
-    found = {(_plain(host), int(port)): int(to) for host, port, to in _REDIRECT.findall(text)}
+    found = {(normal(host), int(port)): int(to) for host, port, to in _REDIRECT.findall(text)}
     if not found:
         yield Result("nftables", subject, WARN, "redirects nothing: phones go straight to the server", PRINT)
         return
-    missing = [one for one in upstreams if (_plain(one.host), one.port) not in found]
+    missing = [one for one in upstreams if (normal(one.host), one.port) not in found]
     for one in missing:
         advice = f"Print and load it with every --upstream. {PRINT}"
         yield Result("nftables", subject, PROBLEM, f"does not redirect what goes to {one}", advice)
@@ -80,11 +80,3 @@ def _somebody_at(port: int) -> bool:
         with suppress(OSError), socket.create_connection((host, port), reach.WITHIN):
             return True
     return False
-
-
-def _plain(host: str) -> str:
-    """An address written one way."""
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return host

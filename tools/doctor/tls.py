@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 import stat
@@ -20,6 +19,7 @@ from dissectors.certificates import Circumstances, dissect, examine
 from dissectors.certificates.findings import ERROR, INFO
 from proxy_addons.phone_identity import IdentityError, load_identity
 from proxy_addons.upstream_tls import NAMES, context_of
+from proxy_addons.upstream_url import is_address
 from tools.deploy import Address
 from tools.doctor import reach
 from tools.doctor.reach import STRAIGHT, Way
@@ -134,7 +134,7 @@ def server(upstream: Address, verifying: Verifying, way: Way = STRAIGHT) -> Iter
     """Is the update server's TLS accepted, as the proxy is told to verify it? Raises `OSError`: see `unusable`."""
     subject = str(upstream)
     try:
-        chain = served_chain(upstream, _name_or_nothing(upstream.host), way)
+        chain = served_chain(upstream, "" if is_address(upstream.host) else upstream.host, way)  # SNI holds names alone
     except OSError:
         return  # told by the check of the server
     if chain is None:
@@ -158,12 +158,3 @@ def server(upstream: Address, verifying: Verifying, way: Way = STRAIGHT) -> Iter
             yield Result("server-tls", subject, WARN, "its certificate is not verified", advice)
         else:
             yield Result("server-tls", subject, OK, "its certificate is accepted")
-
-
-def _name_or_nothing(host: str) -> str:
-    """What SNI may hold: a name, and no address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return ""
